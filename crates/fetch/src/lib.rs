@@ -1,0 +1,1 @@
+//! Hub metadata and a resumable, verified, parallel ranged download.

@@ -1,0 +1,1 @@
+//! GGUF: the format's types, a bounded reader, a streaming writer, split files.

@@ -1,0 +1,1 @@
+//! Quantized tensor types: block layouts and kernels.

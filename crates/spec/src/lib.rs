@@ -1,0 +1,1 @@
+//! The KimiModel spec as plain data, for the operator and for kimi run; knows no Kubernetes client.

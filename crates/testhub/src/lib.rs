@@ -1,0 +1,1 @@
+//! Development only: a Hugging Face hub stand-in that serves a directory and injects faults.

@@ -1,0 +1,2 @@
+//! The kimi command: plan, inspect, fetch, serve, run, perplexity.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Entry point of kimi-operator: run, crd, manifests.
+fn main() {}
