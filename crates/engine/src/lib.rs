@@ -1,1 +1,20 @@
 //! The Kimi forward pass on this machine: tokenizer, template, KV cache, sampling, scheduling.
+//! It must not know HTTP, Kubernetes or where the files came from.
+//!
+//! Entry points: [`Engine::start`] loads a model and serves [`Request`]s sent through a [`Handle`];
+//! [`perplexity`] and [`selftest`] judge a model; `model.rs` is the forward pass, top to bottom.
+
+mod api;
+mod chat;
+mod error;
+mod template;
+pub mod tokenizer;
+
+pub use api::{
+    Event, FinishReason, Handle, Info, Options, Progress, Request, Sampling, SubmitError, Timings,
+    Usage,
+};
+pub use chat::{ChatMessage, ToolCall};
+pub use error::Error;
+pub use template::Template;
+pub use tokenizer::Tokenizer;

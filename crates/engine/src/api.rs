@@ -1,0 +1,339 @@
+//! What the rest of the workspace says to the engine and hears from it: plain types, one channel in,
+//! one channel out per request. It must not know how tokens are computed, so that a test can stand in
+//! for the engine with a [`Handle::new`] and the other end of its channel.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+
+use crate::{ChatMessage, Error, Template, Tokenizer};
+
+/// How to load a model.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The first shard, a single file, or a directory that holds one model.
+    pub model: PathBuf,
+    /// Tokens of context per slot; `None` takes the smaller of the model's own and
+    /// [`Options::DEFAULT_CONTEXT`].
+    pub context: Option<u32>,
+    /// Worker threads; `None` takes what this process may run on.
+    pub threads: Option<usize>,
+    /// Requests served at the same time, each with its own KV cache; at least 1.
+    pub slots: usize,
+}
+
+impl Options {
+    /// Context of a slot when nobody asks for one: long enough for a chat, 2 GiB or less of cache on
+    /// the largest Kimi.
+    pub const DEFAULT_CONTEXT: u32 = 32_768;
+
+    /// Options that only name the model: one slot, everything else chosen by the engine.
+    pub fn new(model: impl Into<PathBuf>) -> Self {
+        Self {
+            model: model.into(),
+            context: None,
+            threads: None,
+            slots: 1,
+        }
+    }
+}
+
+/// The engine's heartbeat: touched by the load and by every step, also when idle, so that a
+/// liveness probe can tell slow from stuck.
+#[derive(Debug)]
+pub struct Progress {
+    started: Instant,
+    touched_ms: AtomicU64,
+    bytes_loaded: AtomicU64,
+    bytes_total: AtomicU64,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            touched_ms: AtomicU64::new(0),
+            bytes_loaded: AtomicU64::new(0),
+            bytes_total: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Progress {
+    /// A heartbeat that starts now.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// Says that the engine moved.
+    pub fn touch(&self) {
+        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.touched_ms.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// Time since the engine last moved.
+    pub fn since_touch(&self) -> Duration {
+        let touched = Duration::from_millis(self.touched_ms.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(touched)
+    }
+
+    /// Bytes of the model that will be read; 0 before its headers are known.
+    pub fn bytes_total(&self) -> u64 {
+        self.bytes_total.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the model read so far.
+    pub fn bytes_loaded(&self) -> u64 {
+        self.bytes_loaded.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_total(&self, bytes: u64) {
+        self.bytes_total.store(bytes, Ordering::Relaxed);
+        self.touch();
+    }
+
+    pub(crate) fn add_loaded(&self, bytes: u64) {
+        self.bytes_loaded.fetch_add(bytes, Ordering::Relaxed);
+        self.touch();
+    }
+}
+
+/// What a model file says about itself and how it is being run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Info {
+    /// `general.name`, or the file's stem.
+    pub name: String,
+    /// `general.architecture`.
+    pub architecture: String,
+    /// The quantisation that most bytes of the file are in, as its file type says: `Q4_K_M`.
+    pub quant: String,
+    /// Tokens of context per slot.
+    pub context: u32,
+    /// Tokens of context the model was trained for.
+    pub trained_context: u32,
+    /// Tokens in the vocabulary.
+    pub vocab: u32,
+    /// Weights.
+    pub parameters: u64,
+    /// Bytes of all tensors.
+    pub bytes: u64,
+    /// Bytes of KV cache over all slots.
+    pub kv_bytes: u64,
+    /// Requests served at the same time.
+    pub slots: usize,
+    /// Worker threads.
+    pub threads: usize,
+}
+
+/// How to choose the next token. The default is Moonshot's advice for Kimi-K2-Instruct.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// 0 is greedy: always the likeliest token, whatever the other fields say about chance.
+    pub temperature: f32,
+    /// Keep the k likeliest; 0 keeps all.
+    pub top_k: u32,
+    /// Keep the likeliest tokens that together hold this probability; 1 keeps all.
+    pub top_p: f32,
+    /// Keep tokens at least this likely relative to the likeliest; 0 keeps all.
+    pub min_p: f32,
+    /// Divides positive and multiplies negative logits of tokens already seen; 1 is off.
+    pub repetition_penalty: f32,
+    /// Taken once from each token already generated; 0 is off.
+    pub presence_penalty: f32,
+    /// Taken per occurrence from each token already generated; 0 is off.
+    pub frequency_penalty: f32,
+    /// The same seed and request give the same text; `None` draws one.
+    pub seed: Option<u64>,
+    /// Added to the logit of a token id.
+    pub logit_bias: Vec<(u32, f32)>,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 0.6,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.01,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            seed: None,
+            logit_bias: Vec::new(),
+        }
+    }
+}
+
+impl Sampling {
+    /// Always the likeliest token.
+    pub fn greedy() -> Self {
+        Self {
+            temperature: 0.0,
+            ..Self::default()
+        }
+    }
+}
+
+/// One generation. Dropping the receiver of `events` cancels it.
+#[derive(Debug)]
+pub struct Request {
+    /// The whole prompt, special tokens included.
+    pub tokens: Vec<u32>,
+    /// At most this many tokens; `None` goes on to the end of the context.
+    pub max_tokens: Option<u32>,
+    /// How to choose tokens.
+    pub sampling: Sampling,
+    /// Text that ends the generation; it is not sent.
+    pub stop: Vec<String>,
+    /// Where the answer goes. A full channel makes this request wait, not the others.
+    pub events: mpsc::Sender<Event>,
+}
+
+/// What a request hears, in order: tokens, then exactly one `Done` or `Error`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// One more token. `text` holds whole characters only: it is empty while a character or a
+    /// possible stop string is unfinished, and a held text may come with the id of a later token or
+    /// with a repeated id, so count tokens by [`Usage`]. A special token comes alone, with its name
+    /// as text (`<|tool_call_begin|>`): [`Tokenizer::is_special`] tells it from ordinary text that
+    /// looks alike. The token that ends the answer is not sent.
+    Token {
+        /// Token id.
+        id: u32,
+        /// Whole characters.
+        text: String,
+    },
+    /// The generation ended well.
+    Done {
+        /// Why it ended.
+        reason: FinishReason,
+        /// Tokens in and out.
+        usage: Usage,
+        /// Time spent.
+        timings: Timings,
+    },
+    /// The request cannot be served; the text says what to change.
+    Error(String),
+}
+
+/// Why a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model ended its turn, or a stop string appeared.
+    Stop,
+    /// `max_tokens` or the context is used up.
+    Length,
+}
+
+/// Tokens of one request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// Of these, tokens whose KV cache was reused from the slot's request before.
+    pub cached_tokens: u32,
+    /// Tokens generated, the one that ended the answer included.
+    pub completion_tokens: u32,
+}
+
+/// Wall-clock times of one request.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Timings {
+    /// From submission to the first step.
+    pub queued: Duration,
+    /// Evaluating the prompt's new tokens.
+    pub prefill: Duration,
+    /// Generating, from the first to the last token.
+    pub decode: Duration,
+}
+
+/// Why a request was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// The queue is full.
+    #[error("all slots and the queue are full; try again in a moment")]
+    Busy,
+    /// The engine has ended.
+    #[error("the engine has stopped")]
+    Stopped,
+}
+
+/// A way to the engine that can be cloned and shared.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    requests: mpsc::Sender<Request>,
+    tokenizer: Arc<Tokenizer>,
+    template: Arc<Template>,
+    info: Arc<Info>,
+}
+
+impl Handle {
+    /// A handle whose requests go to `requests`; tests answer them from the other end.
+    pub fn new(
+        requests: mpsc::Sender<Request>,
+        tokenizer: Arc<Tokenizer>,
+        template: Arc<Template>,
+        info: Arc<Info>,
+    ) -> Self {
+        Self {
+            requests,
+            tokenizer,
+            template,
+            info,
+        }
+    }
+
+    /// Queues a request without waiting.
+    ///
+    /// # Errors
+    /// [`SubmitError::Busy`] when the queue is full, [`SubmitError::Stopped`] when the engine ended.
+    pub fn submit(&self, request: Request) -> Result<(), SubmitError> {
+        self.requests
+            .try_send(request)
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => SubmitError::Busy,
+                mpsc::error::TrySendError::Closed(_) => SubmitError::Stopped,
+            })
+    }
+
+    /// Requests waiting in the queue, those in slots not counted.
+    pub fn queued(&self) -> usize {
+        self.requests.max_capacity() - self.requests.capacity()
+    }
+
+    /// The prompt of a conversation as tokens.
+    ///
+    /// # Errors
+    /// [`Error::Template`] when the model's template refuses the conversation.
+    pub fn chat_tokens(
+        &self,
+        messages: &[ChatMessage],
+        tools: Option<&serde_json::Value>,
+        add_generation_prompt: bool,
+    ) -> Result<Vec<u32>, Error> {
+        self.template
+            .render(&self.tokenizer, messages, tools, add_generation_prompt)
+    }
+
+    /// Text to tokens and back.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Conversations to prompts.
+    pub fn template(&self) -> &Template {
+        &self.template
+    }
+
+    /// What is being served.
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+}
