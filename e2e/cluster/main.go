@@ -10,13 +10,13 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/server/v3/etcdmain"
 	"k8s.io/component-base/cli"
 	_ "k8s.io/component-base/logs/json/register"          // the json log format
 	_ "k8s.io/component-base/metrics/prometheus/clientgo" // client metrics
 	_ "k8s.io/component-base/metrics/prometheus/version"  // the version metric
 	kubectl "k8s.io/kubectl/pkg/cmd"
+	"k8s.io/kubectl/pkg/cmd/util"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllers "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
@@ -31,7 +31,7 @@ var components = map[string]func(args []string) int{
 	"kube-scheduler":          func([]string) int { return cli.Run(scheduler.NewSchedulerCommand()) },
 	"kubelet":                 func([]string) int { return cli.Run(kubelet.NewKubeletCommand(context.Background())) },
 	"kube-proxy":              func([]string) int { return cli.Run(proxy.NewProxyCommand()) },
-	"kubectl":                 func([]string) int { return runKubectl(kubectl.NewDefaultKubectlCommand()) },
+	"kubectl":                 runKubectl,
 	"coredns":                 runDNS,
 	"local-provisioner":       runProvisioner,
 }
@@ -57,10 +57,9 @@ func main() {
 	os.Exit(run(os.Args))
 }
 
-func runKubectl(command *cobra.Command) int {
-	if err := cli.RunNoErrOutput(command); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+func runKubectl([]string) int {
+	if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {
+		util.CheckErr(err) // prints it the way kubectl does, and exits
 	}
 	return 0
 }
