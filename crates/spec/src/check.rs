@@ -1,0 +1,243 @@
+//! The schema's rules as code, for documents that pass no API server and as the operator's second look. It must
+//! know no tables: whether a model or a quant exists is decided elsewhere.
+
+use crate::fields::{AUTO_QUANT, HuggingFace, KimiModelSpec, SecretKeyRef};
+use crate::{MAX_NAME, parse_quantity};
+
+/// One broken rule: the field and what it must look like.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct Violation {
+    pub field: &'static str,
+    pub message: String,
+}
+
+/// Checks what the schema checks; the first broken rule, in field order.
+pub fn check(spec: &KimiModelSpec) -> Result<(), Violation> {
+    let KimiModelSpec {
+        model,
+        quant,
+        hardware: _,
+        objective: _,
+        memory,
+        source,
+        storage,
+        serving,
+        suspend: _,
+    } = spec;
+    if model.is_none() && source.is_none() {
+        return fail(
+            "spec.model",
+            "give model (a name from the catalogue) or source.huggingFace.repo",
+        );
+    }
+    if let Some(model) = model {
+        ensure(
+            "spec.model",
+            is_component(model, 63),
+            "must be a name of letters, digits, '.', '_' and '-'",
+        )?;
+    }
+    ensure(
+        "spec.quant",
+        is_component(quant, 63),
+        "must be a name of letters, digits, '.', '_' and '-'",
+    )?;
+    if quant == AUTO_QUANT && model.is_none() {
+        return fail(
+            "spec.quant",
+            "auto chooses from the catalogue: give model, or name the quant",
+        );
+    }
+    check_quantity("spec.memory", memory.as_deref())?;
+    check_quantity("spec.storage.headroom", storage.headroom.as_deref())?;
+    if let Some(class) = &storage.storage_class_name {
+        ensure(
+            "spec.storage.storageClassName",
+            is_subdomain(class),
+            "must be the name of a StorageClass",
+        )?;
+    }
+    if let Some(source) = source {
+        check_source(&source.hugging_face)?;
+    }
+    ensure(
+        "spec.serving.replicas",
+        (0..=1).contains(&serving.replicas),
+        "must be 0 or 1",
+    )?;
+    ensure(
+        "spec.serving.port",
+        serving.port > 0,
+        "must be between 1 and 65535",
+    )?;
+    if let Some(context) = serving.context_length {
+        ensure(
+            "spec.serving.contextLength",
+            (128..=1_048_576).contains(&context),
+            "must be between 128 and 1048576",
+        )?;
+    }
+    check_secret(
+        "spec.serving.apiKeySecretRef",
+        serving.api_key_secret_ref.as_ref(),
+    )
+}
+
+/// Checks an object's name: RFC 1035 label of at most [`MAX_NAME`] characters, since it names Services.
+pub fn check_name(name: &str) -> Result<(), Violation> {
+    let legal = name.len() <= MAX_NAME
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && !name.ends_with('-')
+        && name
+            .bytes()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-');
+    ensure(
+        "metadata.name",
+        legal,
+        "must be at most 40 lower-case letters, digits and '-', starting with a letter and not ending with '-'",
+    )
+}
+
+fn check_source(hub: &HuggingFace) -> Result<(), Violation> {
+    let HuggingFace {
+        repo,
+        revision,
+        path,
+        endpoint,
+        token_secret_ref,
+    } = hub;
+    let repo_ok = repo.len() <= 128
+        && repo
+            .split_once('/')
+            .is_some_and(|(owner, name)| is_component(owner, 128) && is_component(name, 128));
+    ensure(
+        "spec.source.huggingFace.repo",
+        repo_ok,
+        "must be owner/name",
+    )?;
+    ensure(
+        "spec.source.huggingFace.revision",
+        is_path(revision, 128),
+        "must be a branch, tag or commit without '..'",
+    )?;
+    if let Some(path) = path {
+        ensure(
+            "spec.source.huggingFace.path",
+            is_path(path, 253),
+            "must be a relative path without '..'",
+        )?;
+    }
+    if let Some(endpoint) = endpoint {
+        ensure(
+            "spec.source.huggingFace.endpoint",
+            is_endpoint(endpoint),
+            "must be an http or https URL without user, query or fragment",
+        )?;
+    }
+    check_secret(
+        "spec.source.huggingFace.tokenSecretRef",
+        token_secret_ref.as_ref(),
+    )
+}
+
+fn check_secret(field: &'static str, secret: Option<&SecretKeyRef>) -> Result<(), Violation> {
+    let Some(SecretKeyRef { name, key }) = secret else {
+        return Ok(());
+    };
+    ensure(
+        field,
+        is_subdomain(name) && dotted(key, 253),
+        "must give the name of a Secret and a key in it",
+    )
+}
+
+fn check_quantity(field: &'static str, text: Option<&str>) -> Result<(), Violation> {
+    let Some(text) = text else { return Ok(()) };
+    // The schema's pattern is narrower than Kubernetes' grammar: no sign, no exponent, no fraction of a byte.
+    let plain = text.len() <= 24
+        && text.starts_with(|c: char| c.is_ascii_digit())
+        && !text.contains("e")
+        && !text.ends_with(['.', 'n', 'u', 'm', 'E'])
+        && !text.contains("Ei")
+        && !text.contains("E");
+    ensure(
+        field,
+        plain && parse_quantity(text).is_some(),
+        "must be a quantity of bytes such as 96Gi",
+    )
+}
+
+/// Letters, digits, `_`, `-`, and dots between them.
+fn dotted(text: &str, max: usize) -> bool {
+    text.len() <= max
+        && text.split('.').all(|part| {
+            !part.is_empty()
+                && part
+                    .bytes()
+                    .all(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b'-')
+        })
+}
+
+fn is_component(text: &str, max: usize) -> bool {
+    dotted(text, max) && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+}
+
+fn is_path(text: &str, max: usize) -> bool {
+    text.len() <= max && text.split('/').all(|part| dotted(part, max))
+}
+
+fn is_subdomain(text: &str) -> bool {
+    text.len() <= 253
+        && text.split('.').all(|part| {
+            !part.is_empty()
+                && !part.starts_with('-')
+                && !part.ends_with('-')
+                && part
+                    .bytes()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+        })
+}
+
+fn is_endpoint(text: &str) -> bool {
+    let Some(rest) = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"))
+    else {
+        return false;
+    };
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (host, port) = authority
+        .split_once(':')
+        .map_or((authority, None), |(host, port)| (host, Some(port)));
+    text.len() <= 253
+        && !host.is_empty()
+        && host
+            .bytes()
+            .all(|c| c.is_ascii_alphanumeric() || c == b'.' || c == b'-')
+        && port.is_none_or(|port| {
+            (1..=5).contains(&port.len()) && port.bytes().all(|c| c.is_ascii_digit())
+        })
+        && (path.is_empty()
+            || path
+                .strip_suffix('/')
+                .unwrap_or(path)
+                .split('/')
+                .all(|part| {
+                    !part.is_empty()
+                        && part.bytes().all(|c| {
+                            c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'~' | b'-')
+                        })
+                }))
+}
+
+fn ensure(field: &'static str, holds: bool, message: &str) -> Result<(), Violation> {
+    if holds { Ok(()) } else { fail(field, message) }
+}
+
+fn fail(field: &'static str, message: &str) -> Result<(), Violation> {
+    Err(Violation {
+        field,
+        message: message.to_owned(),
+    })
+}

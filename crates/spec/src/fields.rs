@@ -1,0 +1,202 @@
+//! The spec's fields, their defaults and their schema. It must know no way to reach a cluster or a hub; a field
+//! stands here only when something acts on it.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::names::{HardwareName, Objective};
+use crate::schema;
+
+/// The quant that means "choose for me".
+pub const AUTO_QUANT: &str = "auto";
+/// Branch or tag fetched when none is given.
+pub const DEFAULT_REVISION: &str = "main";
+/// Port of the Service when none is given.
+pub const DEFAULT_PORT: u16 = 8080;
+
+/// What to serve, in which quant, on which hardware.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = schema::optional_means_absent, extend("x-kubernetes-validations" = [
+    {"rule": "has(self.model) || has(self.source)",
+     "message": "give model (a name from the catalogue) or source.huggingFace.repo"},
+    {"rule": "self.quant != 'auto' || has(self.model)",
+     "message": "quant auto chooses from the catalogue: give model, or name the quant"}]))]
+pub struct KimiModelSpec {
+    /// A name from the catalogue, such as Kimi-K2-Instruct. Without source, the catalogue also names the
+    /// repository; with it, the catalogue's context limits apply to that repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = schema::COMPONENT))]
+    pub model: Option<String>,
+
+    /// The quantization to serve: one of the catalogue's (UD-TQ1_0, UD-IQ1_S, UD-Q2_K_XL, UD-IQ3_XXS,
+    /// UD-Q4_K_XL, UD-Q5_K_XL), any other directory or file prefix of the repository, or auto. Editing it
+    /// fetches the new weights beside the old ones and switches when they answer.
+    #[schemars(length(min = 1, max = 63), regex(pattern = schema::COMPONENT))]
+    pub quant: String,
+
+    /// The GPU to plan for, or CPU. Pods are placed on Nodes that carry it.
+    pub hardware: HardwareName,
+
+    /// What quant auto optimises for. Ignored with any other quant.
+    #[serde(default)]
+    #[schemars(extend("default" = "Production"))]
+    pub objective: Objective,
+
+    /// Budget of RAM for the server, as a quantity. Default: the largest allocatable memory of the Nodes that
+    /// the hardware selects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 24), regex(pattern = schema::QUANTITY))]
+    pub memory: Option<String>,
+
+    /// Where the weights come from, when not from the catalogue's repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+
+    /// The volume that holds the weights.
+    #[serde(default)]
+    #[schemars(extend("default" = {}))]
+    pub storage: Storage,
+
+    /// How the model is served.
+    #[serde(default)]
+    #[schemars(extend("default" = {}))]
+    pub serving: Serving,
+
+    /// Stop the server and any download, keep the weights. Setting it back continues where things stood.
+    #[serde(default)]
+    #[schemars(extend("default" = false))]
+    pub suspend: bool,
+}
+
+/// Where the weights come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(inline)]
+pub struct Source {
+    /// A repository of a Hugging Face hub, or of a mirror that speaks its API.
+    pub hugging_face: HuggingFace,
+}
+
+/// One repository of a hub.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(inline, transform = schema::optional_means_absent)]
+pub struct HuggingFace {
+    /// owner/name of the repository.
+    #[schemars(length(min = 3, max = 128), regex(pattern = schema::REPO))]
+    pub repo: String,
+
+    /// Branch, tag or commit. It is resolved to a commit once, and again when the source is edited.
+    #[serde(default = "default_revision")]
+    #[schemars(length(min = 1, max = 128), regex(pattern = schema::PATH), extend("default" = "main"))]
+    pub revision: String,
+
+    /// Directory or file prefix inside the repository that holds the quant, when its name alone is ambiguous.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = schema::PATH))]
+    pub path: Option<String>,
+
+    /// Base URL of a mirror. Default: https://huggingface.co.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 253), regex(pattern = schema::ENDPOINT))]
+    pub endpoint: Option<String>,
+
+    /// Secret with the access token of a gated or private repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_secret_ref: Option<SecretKeyRef>,
+}
+
+/// One key of a Secret in the same namespace.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(inline)]
+pub struct SecretKeyRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253), regex(pattern = schema::SUBDOMAIN))]
+    pub name: String,
+    /// Key inside it.
+    #[schemars(length(min = 1, max = 253), regex(pattern = schema::SECRET_KEY))]
+    pub key: String,
+}
+
+/// The volume that holds the weights.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(inline, transform = schema::optional_means_absent)]
+pub struct Storage {
+    /// StorageClass of the claim. Default: the cluster's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = schema::SUBDOMAIN))]
+    pub storage_class_name: Option<String>,
+
+    /// Room beyond the weights, as a quantity. Default: 50 GB, and the sum rounded up to 50 GB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 24), regex(pattern = schema::QUANTITY))]
+    pub headroom: Option<String>,
+}
+
+/// How the model is served.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(inline, transform = schema::optional_means_absent, extend("x-kubernetes-validations" = [
+    {"rule": "self.replicas <= 1", "fieldPath": ".replicas",
+     "message": "replicas must be 0 or 1: the weights are on a volume that one Node mounts"}]))]
+pub struct Serving {
+    /// Server pods: 1, or 0 to keep the weights without serving them.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0, max = 1000), extend("default" = 1))]
+    pub replicas: i32,
+
+    /// Tokens of context to plan and serve. Default: the catalogue's, or the file's, whichever is smaller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 128, max = 1_048_576))]
+    pub context_length: Option<u32>,
+
+    /// Port of the Service.
+    #[serde(default = "default_port")]
+    #[schemars(range(min = 1, max = 65535), extend("default" = 8080))]
+    pub port: u16,
+
+    /// Secret with the key that clients must present as a bearer token. Default: none asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_secret_ref: Option<SecretKeyRef>,
+
+    /// Whether GPU hardware may be served by the CPU when the GPU cannot be used.
+    #[serde(default)]
+    #[schemars(extend("default" = "Deny"))]
+    pub cpu_fallback: CpuFallback,
+}
+
+impl Default for Serving {
+    fn default() -> Self {
+        Self {
+            replicas: one(),
+            context_length: None,
+            port: DEFAULT_PORT,
+            api_key_secret_ref: None,
+            cpu_fallback: CpuFallback::default(),
+        }
+    }
+}
+
+/// Whether a GPU model may run without its GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum CpuFallback {
+    #[default]
+    Deny,
+    Allow,
+}
+
+fn default_revision() -> String {
+    DEFAULT_REVISION.to_owned()
+}
+
+fn one() -> i32 {
+    1
+}
+
+fn default_port() -> u16 {
+    DEFAULT_PORT
+}
