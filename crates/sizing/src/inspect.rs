@@ -1,0 +1,192 @@
+//! From GGUF headers to facts: which class a tensor belongs to, the class histogram and the sizes of whole experts. It
+//! must not read files; the headers come from wherever the caller got them.
+
+use std::collections::BTreeMap;
+
+use gguf::{Header, Metadata, MetadataError, TensorInfo};
+
+use crate::facts::FactsError;
+use crate::facts::{ARCHITECTURE, Class, ClassRow, ExpertSize, Facts, Hyper, check};
+
+/// What the headers do not say about an artifact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub repo: String,
+    pub commit: String,
+    pub path: String,
+    pub quant: String,
+    /// SHA-256 over the shard list, 64 hex digits; see [`Facts::digest`].
+    pub digest: String,
+    /// Bytes of all shards together.
+    pub bytes: u64,
+}
+
+/// Headers that are no Kimi, or whose numbers cannot be true.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InspectError {
+    #[error(
+        "the files are of architecture '{0}'; this engine serves '{ARCHITECTURE}' (Kimi K2, Moonlight, Kimi-VL)"
+    )]
+    WrongArchitecture(String),
+    #[error("there is no GGUF header to inspect")]
+    NoHeaders,
+    #[error("GGUF metadata: {0}")]
+    Metadata(String),
+    #[error(transparent)]
+    Facts(#[from] FactsError),
+}
+
+impl InspectError {
+    /// One CamelCase word, fit for a condition's reason.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            InspectError::WrongArchitecture(_) => "WrongArchitecture",
+            InspectError::NoHeaders | InspectError::Metadata(_) | InspectError::Facts(_) => {
+                "BadHeader"
+            }
+        }
+    }
+}
+
+impl From<MetadataError> for InspectError {
+    fn from(error: MetadataError) -> Self {
+        InspectError::Metadata(error.to_string())
+    }
+}
+
+impl Facts {
+    /// Facts of a split set, its headers in shard order (the first carries the metadata). The same bounds hold as for
+    /// facts that were read back.
+    pub fn from_headers(headers: &[Header], identity: &Identity) -> Result<Facts, InspectError> {
+        let first = headers.first().ok_or(InspectError::NoHeaders)?;
+        let architecture = first.metadata.get_str("general.architecture")?;
+        if architecture != ARCHITECTURE {
+            return Err(InspectError::WrongArchitecture(
+                architecture.chars().take(64).collect(),
+            ));
+        }
+        let tensors = || headers.iter().flat_map(|header| &header.tensors);
+        let hyper = hyper(&first.metadata, tensors())?;
+        let name = first
+            .metadata
+            .opt_str("general.name")?
+            .unwrap_or(&identity.quant);
+        let facts = Facts {
+            repo: identity.repo.clone(),
+            commit: identity.commit.clone(),
+            path: identity.path.clone(),
+            quant: identity.quant.clone(),
+            shards: u32::try_from(headers.len()).unwrap_or(u32::MAX),
+            bytes: identity.bytes,
+            digest: identity.digest.clone(),
+            architecture: architecture.to_owned(),
+            name: name.chars().filter(|c| !c.is_control()).take(96).collect(),
+            context_length: first.metadata.get_u64(&key("context_length"))?,
+            classes: classes(tensors()),
+            expert_sizes: expert_sizes(tensors(), hyper.experts),
+            hyper,
+        };
+        check(&facts)?;
+        Ok(facts)
+    }
+}
+
+fn key(name: &str) -> String {
+    format!("{ARCHITECTURE}.{name}")
+}
+
+fn hyper<'a>(
+    metadata: &Metadata,
+    mut tensors: impl Iterator<Item = &'a TensorInfo>,
+) -> Result<Hyper, InspectError> {
+    // Older converters leave vocab_size out; the embedding [hidden, vocab] has as many rows.
+    let vocab = match metadata.opt_u32(&key("vocab_size"))? {
+        Some(vocab) => vocab,
+        None => tensors
+            .find(|tensor| tensor.name == "token_embd.weight")
+            .and_then(|tensor| u32::try_from(tensor.rows()).ok())
+            .ok_or_else(|| {
+                InspectError::Metadata(format!("no {} and no token_embd", key("vocab_size")))
+            })?,
+    };
+    Ok(Hyper {
+        layers: metadata.get_u32(&key("block_count"))?,
+        dense_layers: metadata
+            .opt_u32(&key("leading_dense_block_count"))?
+            .unwrap_or(0),
+        hidden: metadata.get_u32(&key("embedding_length"))?,
+        heads: metadata.get_u32(&key("attention.head_count"))?,
+        kv_lora_rank: metadata.get_u32(&key("attention.kv_lora_rank"))?,
+        rope_dim: metadata.get_u32(&key("rope.dimension_count"))?,
+        experts: metadata.opt_u32(&key("expert_count"))?.unwrap_or(0),
+        experts_used: metadata.opt_u32(&key("expert_used_count"))?.unwrap_or(0),
+        shared_experts: metadata.opt_u32(&key("expert_shared_count"))?.unwrap_or(0),
+        vocab,
+    })
+}
+
+/// The class of a tensor, from its name in llama.cpp's scheme (`blk.7.ffn_down_exps.weight`).
+pub fn class_of(name: &str) -> Class {
+    let part = match name
+        .strip_prefix("blk.")
+        .and_then(|rest| rest.split_once('.'))
+    {
+        Some((_, part)) => part,
+        None => name,
+    };
+    let stem = part
+        .strip_suffix(".weight")
+        .or_else(|| part.strip_suffix(".bias"))
+        .unwrap_or(part);
+    match stem {
+        "token_embd" => Class::Embedding,
+        "output" => Class::Output,
+        "ffn_gate_inp" | "exp_probs_b" => Class::Router,
+        _ if stem.ends_with("_norm") => Class::Norm,
+        _ if stem.ends_with("_exps") => Class::Expert,
+        _ if stem.ends_with("_shexp") => Class::SharedExpert,
+        _ if stem.starts_with("attn_") => Class::Attention,
+        _ if stem.starts_with("ffn_") => Class::Dense,
+        _ => Class::Other,
+    }
+}
+
+fn classes<'a>(tensors: impl Iterator<Item = &'a TensorInfo>) -> Vec<ClassRow> {
+    let mut rows: BTreeMap<(Class, &'static str), (u64, u64)> = BTreeMap::new();
+    for tensor in tensors {
+        let row = rows
+            .entry((class_of(&tensor.name), tensor.dtype.name()))
+            .or_default();
+        row.0 += 1;
+        row.1 = row.1.saturating_add(tensor.bytes);
+    }
+    rows.into_iter()
+        .map(|((class, dtype), (count, bytes))| ClassRow {
+            class,
+            dtype: dtype.to_owned(),
+            count,
+            bytes,
+        })
+        .collect()
+}
+
+/// Bytes of one whole expert per layer: gate, up and down may have different types, and layers differ.
+fn expert_sizes<'a>(
+    tensors: impl Iterator<Item = &'a TensorInfo>,
+    experts: u32,
+) -> Vec<ExpertSize> {
+    let mut layers: BTreeMap<&str, u64> = BTreeMap::new();
+    for tensor in tensors.filter(|tensor| class_of(&tensor.name) == Class::Expert) {
+        let layer = tensor.name.split('.').nth(1).unwrap_or_default();
+        let bytes = layers.entry(layer).or_default();
+        *bytes = bytes.saturating_add(tensor.bytes);
+    }
+    let mut sizes: BTreeMap<u64, u64> = BTreeMap::new();
+    for bytes in layers.into_values() {
+        *sizes.entry(bytes / u64::from(experts.max(1))).or_default() += u64::from(experts);
+    }
+    sizes
+        .into_iter()
+        .map(|(bytes, count)| ExpertSize { bytes, count })
+        .collect()
+}
