@@ -308,14 +308,15 @@ impl Handle {
         self.requests.max_capacity() - self.requests.capacity()
     }
 
-    /// The prompt of a conversation as tokens.
+    /// The prompt of a conversation as tokens; `tools` is the JSON text of the declared tools, in the
+    /// client's order of keys.
     ///
     /// # Errors
     /// [`Error::Template`] when the model's template refuses the conversation.
     pub fn chat_tokens(
         &self,
         messages: &[ChatMessage],
-        tools: Option<&serde_json::Value>,
+        tools: Option<&str>,
         add_generation_prompt: bool,
     ) -> Result<Vec<u32>, Error> {
         self.template

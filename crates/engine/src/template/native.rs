@@ -1,6 +1,7 @@
 //! Kimi's turns without Jinja, for files that carry no template: `<|im_X|>name<|im_middle|>text<|im_end|>`
 //! with nothing between turns. It must not know other models' formats.
 
+use super::json;
 use crate::{ChatMessage, Error, Tokenizer};
 
 /// What Kimi is told when the conversation does not start with a system message.
@@ -9,7 +10,7 @@ const DEFAULT_SYSTEM: &str = "You are Kimi, an AI assistant created by Moonshot 
 pub(super) fn render(
     tokenizer: &Tokenizer,
     messages: &[ChatMessage],
-    tools: Option<&serde_json::Value>,
+    tools: Option<&str>,
     add_generation_prompt: bool,
 ) -> Result<Vec<u32>, Error> {
     let mut prompt = Prompt {
@@ -17,10 +18,13 @@ pub(super) fn render(
         ids: Vec::new(),
     };
     if let Some(tools) = tools {
-        prompt.special("<|im_system|>")?;
-        prompt.text("tool_declare");
-        prompt.special("<|im_middle|>")?;
-        prompt.text(&tools.to_string());
+        let tools = json::dumps(
+            &json::parse(tools, &str::to_owned)?,
+            &json::Style::compact(),
+        )
+        .map_err(|error| Error::Template(error.to_string()))?;
+        prompt.open("<|im_system|>", "tool_declare")?;
+        prompt.text(&tools);
         prompt.special("<|im_end|>")?;
     }
     if messages.first().is_none_or(|first| first.role != "system") {
