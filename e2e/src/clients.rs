@@ -141,7 +141,9 @@ pub async fn ask(address: &str, question: &str, mode: Mode) -> Result<Answer> {
 async fn connect(address: &str) -> Result<SendRequest<Full<Bytes>>> {
     let stream = TcpStream::connect(address).await.context("connecting")?;
     stream.set_nodelay(true)?;
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.context("handshake")?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .context("handshake")?;
     tokio::spawn(connection);
     Ok(sender)
 }
@@ -154,7 +156,10 @@ async fn ask_once(
 ) -> Result<Answer> {
     let mut sender = match kept.take() {
         Some(mut sender) => {
-            sender.ready().await.context("kept connection was closed without `Connection: close`")?;
+            sender
+                .ready()
+                .await
+                .context("kept connection was closed without `Connection: close`")?;
             sender
         }
         None => connect(address).await?,
@@ -170,10 +175,21 @@ async fn ask_once(
     if mode != Mode::KeepAlive {
         request = request.header("connection", "close");
     }
-    let response = sender.send_request(request.body(Full::from(body.to_string()))?).await.context("sending")?;
+    let response = sender
+        .send_request(request.body(Full::from(body.to_string()))?)
+        .await
+        .context("sending")?;
     let status = response.status();
-    let closes = response.headers().get("connection").is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"close"));
-    let bytes = response.into_body().collect().await.context("reading the body")?.to_bytes();
+    let closes = response
+        .headers()
+        .get("connection")
+        .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"close"));
+    let bytes = response
+        .into_body()
+        .collect()
+        .await
+        .context("reading the body")?
+        .to_bytes();
     let text = String::from_utf8_lossy(&bytes).into_owned();
     if !status.is_success() {
         bail!("status {status}: {text}");
@@ -181,22 +197,35 @@ async fn ask_once(
     if mode == Mode::KeepAlive && !closes {
         *kept = Some(sender);
     }
-    if mode == Mode::Streaming { read_stream(&text) } else { read_whole(&text) }
+    if mode == Mode::Streaming {
+        read_stream(&text)
+    } else {
+        read_whole(&text)
+    }
 }
 
 fn read_whole(text: &str) -> Result<Answer> {
     let value: Value = serde_json::from_str(text).with_context(|| format!("not JSON: {text}"))?;
-    let content = value["choices"][0]["message"]["content"].as_str().with_context(|| format!("no content: {text}"))?;
-    Ok(Answer { text: content.to_owned(), weights: fingerprint(&value) })
+    let content = value["choices"][0]["message"]["content"]
+        .as_str()
+        .with_context(|| format!("no content: {text}"))?;
+    Ok(Answer {
+        text: content.to_owned(),
+        weights: fingerprint(&value),
+    })
 }
 
 fn read_stream(text: &str) -> Result<Answer> {
-    let mut answer = Answer { text: String::new(), weights: String::new() };
+    let mut answer = Answer {
+        text: String::new(),
+        weights: String::new(),
+    };
     for line in text.lines().filter_map(|line| line.strip_prefix("data: ")) {
         if line == "[DONE]" {
             return Ok(answer);
         }
-        let chunk: Value = serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))?;
+        let chunk: Value =
+            serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))?;
         if let Some(delta) = chunk["choices"][0]["delta"]["content"].as_str() {
             answer.text.push_str(delta);
         }
@@ -206,5 +235,8 @@ fn read_stream(text: &str) -> Result<Answer> {
 }
 
 fn fingerprint(value: &Value) -> String {
-    value["system_fingerprint"].as_str().unwrap_or("unknown").to_owned()
+    value["system_fingerprint"]
+        .as_str()
+        .unwrap_or("unknown")
+        .to_owned()
 }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event, Namespace, Node, PersistentVolumeClaim, Pod, Service};
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams,
+};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
@@ -26,7 +28,9 @@ pub struct Cluster {
 
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cluster").field("node_ip", &self.node_ip).finish_non_exhaustive()
+        f.debug_struct("Cluster")
+            .field("node_ip", &self.node_ip)
+            .finish_non_exhaustive()
     }
 }
 
@@ -63,7 +67,9 @@ impl Cluster {
     /// When there is no cluster; says how to get one.
     pub async fn connect() -> Result<Self> {
         if std::env::var_os("KUBECONFIG").is_none() {
-            bail!("no KUBECONFIG: run this through e2e/cluster/with-cluster.sh, or set it to a cluster of yours");
+            bail!(
+                "no KUBECONFIG: run this through e2e/cluster/with-cluster.sh, or set it to a cluster of yours"
+            );
         }
         let client = Client::try_default().await?;
         let node_ip = match std::env::var("KIMI_NODE_IP") {
@@ -82,14 +88,25 @@ impl Cluster {
         let output = Command::new("helm")
             .args(["upgrade", "--install", "kimi-operator"])
             .arg(&chart)
-            .args(["--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--wait", "--timeout", "120s"])
+            .args([
+                "--namespace",
+                OPERATOR_NAMESPACE,
+                "--create-namespace",
+                "--wait",
+                "--timeout",
+                "120s",
+            ])
             .args(["--set", "image.operator=docker.io/local/kimi-operator:dev"])
             .args(["--set", "image.worker=docker.io/local/kimi-worker:dev"])
             .args(["--set", "image.pullPolicy=IfNotPresent"])
             .output()
             .context("running helm")?;
         if !output.status.success() {
-            bail!("helm: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "helm: {}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         Ok(())
     }
@@ -102,7 +119,12 @@ impl Cluster {
         let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name,
             "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
         let api: Api<Namespace> = Api::all(self.client.clone());
-        api.patch(name, &PatchParams::apply("e2e").force(), &Patch::Apply(body)).await?;
+        api.patch(
+            name,
+            &PatchParams::apply("e2e").force(),
+            &Patch::Apply(body),
+        )
+        .await?;
         Ok(())
     }
 
@@ -138,8 +160,11 @@ impl Cluster {
         self.namespace("hub").await?;
         let params = PatchParams::apply("e2e").force();
         let services: Api<Service> = Api::namespaced(self.client.clone(), "hub");
-        services.patch("hub", &params, &Patch::Apply(service)).await?;
-        let slices: Api<k8s_openapi::api::discovery::v1::EndpointSlice> = Api::namespaced(self.client.clone(), "hub");
+        services
+            .patch("hub", &params, &Patch::Apply(service))
+            .await?;
+        let slices: Api<k8s_openapi::api::discovery::v1::EndpointSlice> =
+            Api::namespaced(self.client.clone(), "hub");
         slices.patch("hub", &params, &Patch::Apply(slice)).await?;
         Ok(())
     }
@@ -157,7 +182,13 @@ impl Cluster {
         let metadata = &model["metadata"];
         let (namespace, name) = (metadata["namespace"].as_str(), metadata["name"].as_str());
         let (namespace, name) = (namespace.context("no namespace")?, name.context("no name")?);
-        self.models(namespace).patch(name, &PatchParams::apply("e2e").force(), &Patch::Apply(model)).await?;
+        self.models(namespace)
+            .patch(
+                name,
+                &PatchParams::apply("e2e").force(),
+                &Patch::Apply(model),
+            )
+            .await?;
         Ok(())
     }
 
@@ -167,7 +198,9 @@ impl Cluster {
     /// When the API server refuses it.
     pub async fn edit(&self, namespace: &str, name: &str, spec: &Value) -> Result<()> {
         let patch = json!({ "spec": spec });
-        self.models(namespace).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        self.models(namespace)
+            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+            .await?;
         Ok(())
     }
 
@@ -177,7 +210,9 @@ impl Cluster {
     /// When the API server refuses it.
     pub async fn wipe_status(&self, namespace: &str, name: &str) -> Result<()> {
         let patch = json!({ "status": null });
-        self.models(namespace).patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        self.models(namespace)
+            .patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
+            .await?;
         Ok(())
     }
 
@@ -186,7 +221,9 @@ impl Cluster {
     /// # Errors
     /// When it is not there.
     pub async fn get(&self, namespace: &str, name: &str) -> Result<Value> {
-        Ok(serde_json::to_value(self.models(namespace).get(name).await?)?)
+        Ok(serde_json::to_value(
+            self.models(namespace).get(name).await?,
+        )?)
     }
 
     /// Polls until `done` holds; on time-out tells the story: the last object, pods and recent events.
@@ -207,8 +244,13 @@ impl Cluster {
                 return Ok(model);
             }
             if start.elapsed() > limit {
-                let model = serde_json::to_string_pretty(&json!({"spec": model["spec"], "status": model["status"]}))?;
-                let story = self.story(namespace).await.unwrap_or_else(|e| e.to_string());
+                let model = serde_json::to_string_pretty(
+                    &json!({"spec": model["spec"], "status": model["status"]}),
+                )?;
+                let story = self
+                    .story(namespace)
+                    .await
+                    .unwrap_or_else(|e| e.to_string());
                 bail!("{namespace}/{name}: no {what} within {limit:?}\n{model}\n{story}");
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
@@ -234,9 +276,21 @@ impl Cluster {
     /// When it has none yet.
     pub async fn address(&self, namespace: &str, name: &str) -> Result<String> {
         let api: Api<Service> = Api::namespaced(self.client.clone(), namespace);
-        let spec = api.get(name).await?.spec.context("a Service without spec")?;
-        let port = spec.ports.context("no ports")?.first().context("no port")?.port;
-        Ok(format!("{}:{port}", spec.cluster_ip.context("no cluster IP")?))
+        let spec = api
+            .get(name)
+            .await?
+            .spec
+            .context("a Service without spec")?;
+        let port = spec
+            .ports
+            .context("no ports")?
+            .first()
+            .context("no port")?
+            .port;
+        Ok(format!(
+            "{}:{port}",
+            spec.cluster_ip.context("no cluster IP")?
+        ))
     }
 
     /// Pods of one KimiModel with the given component label.
@@ -245,7 +299,8 @@ impl Cluster {
     /// When the API server refuses.
     pub async fn pods(&self, namespace: &str, component: &str) -> Result<Vec<Pod>> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let params = ListParams::default().labels(&format!("app.kubernetes.io/component={component}"));
+        let params =
+            ListParams::default().labels(&format!("app.kubernetes.io/component={component}"));
         Ok(api.list(&params).await?.items)
     }
 
@@ -256,8 +311,16 @@ impl Cluster {
     pub async fn delete_finished_jobs(&self, namespace: &str) -> Result<usize> {
         let api: Api<Job> = Api::namespaced(self.client.clone(), namespace);
         let jobs = api.list(&ListParams::default()).await?.items;
-        let finished = |job: &&Job| job.status.as_ref().is_some_and(|s| s.completion_time.is_some());
-        let names: Vec<String> = jobs.iter().filter(finished).map(ResourceExt::name_any).collect();
+        let finished = |job: &&Job| {
+            job.status
+                .as_ref()
+                .is_some_and(|s| s.completion_time.is_some())
+        };
+        let names: Vec<String> = jobs
+            .iter()
+            .filter(finished)
+            .map(ResourceExt::name_any)
+            .collect();
         for name in &names {
             api.delete(name, &DeleteParams::background()).await?;
         }
@@ -270,7 +333,12 @@ impl Cluster {
     /// When the API server refuses.
     pub async fn volumes(&self, namespace: &str) -> Result<Vec<String>> {
         let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
-        Ok(api.list(&ListParams::default()).await?.iter().map(ResourceExt::name_any).collect())
+        Ok(api
+            .list(&ListParams::default())
+            .await?
+            .iter()
+            .map(ResourceExt::name_any)
+            .collect())
     }
 
     /// Creates an object the API server should judge, without keeping it.
@@ -278,9 +346,14 @@ impl Cluster {
     /// # Errors
     /// With the API server's words when it refuses.
     pub async fn dry_run(&self, model: &Value) -> Result<()> {
-        let namespace = model["metadata"]["namespace"].as_str().context("no namespace")?;
+        let namespace = model["metadata"]["namespace"]
+            .as_str()
+            .context("no namespace")?;
         let object: DynamicObject = serde_json::from_value(model.clone())?;
-        let params = PostParams { dry_run: true, ..PostParams::default() };
+        let params = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
         self.models(namespace).create(&params, &object).await?;
         Ok(())
     }
@@ -291,12 +364,28 @@ impl Cluster {
         let mut lines = Vec::new();
         for pod in pods.list(&ListParams::default()).await? {
             let status = serde_json::to_value(&pod.status)?;
-            lines.push(format!("pod {}: {} {}", pod.name_any(), status["phase"], status["containerStatuses"]));
+            lines.push(format!(
+                "pod {}: {} {}",
+                pod.name_any(),
+                status["phase"],
+                status["containerStatuses"]
+            ));
         }
         let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        for event in events.list(&ListParams::default()).await?.items.iter().rev().take(15) {
+        for event in events
+            .list(&ListParams::default())
+            .await?
+            .items
+            .iter()
+            .rev()
+            .take(15)
+        {
             let (reason, message) = (event.reason.as_deref(), event.message.as_deref());
-            lines.push(format!("event {}: {}", reason.unwrap_or_default(), message.unwrap_or_default()));
+            lines.push(format!(
+                "event {}: {}",
+                reason.unwrap_or_default(),
+                message.unwrap_or_default()
+            ));
         }
         Ok(lines.join("\n"))
     }
@@ -305,7 +394,12 @@ impl Cluster {
 async fn first_node_ip(client: &Client) -> Result<String> {
     let nodes: Api<Node> = Api::all(client.clone());
     let nodes = nodes.list(&ListParams::default()).await?;
-    let addresses = nodes.iter().flat_map(|n| n.status.iter().flat_map(|s| s.addresses.iter().flatten()));
+    let addresses = nodes
+        .iter()
+        .flat_map(|n| n.status.iter().flat_map(|s| s.addresses.iter().flatten()));
     let internal = addresses.into_iter().find(|a| a.type_ == "InternalIP");
-    Ok(internal.context("no Node has an InternalIP; set KIMI_NODE_IP")?.address.clone())
+    Ok(internal
+        .context("no Node has an InternalIP; set KIMI_NODE_IP")?
+        .address
+        .clone())
 }

@@ -25,11 +25,14 @@ pub struct Hub {
 
 /// The checkout's root, wherever the test binary runs.
 pub fn checkout() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
 fn binary(name: &str) -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout().join("target"), PathBuf::from);
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| checkout().join("target"), PathBuf::from);
     target.join("release").join(name)
 }
 
@@ -47,8 +50,16 @@ impl Hub {
             .args(["--cdn-listen", &format!("{ip}:8089"), "--cdn-url", CDN])
             .stdout(Stdio::null())
             .spawn()
-            .with_context(|| format!("starting {}: build it with `make images`", program.display()))?;
-        let hub = Self { child, admin: format!("http://{ip}:8088/admin") };
+            .with_context(|| {
+                format!(
+                    "starting {}: build it with `make images`",
+                    program.display()
+                )
+            })?;
+        let hub = Self {
+            child,
+            admin: format!("http://{ip}:8088/admin"),
+        };
         for _ in 0..100 {
             if hub.stats().await.is_ok() {
                 cluster.publish_hub().await?;
@@ -56,7 +67,10 @@ impl Hub {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        bail!("the hub stand-in at {} did not answer within 10 s", hub.admin)
+        bail!(
+            "the hub stand-in at {} did not answer within 10 s",
+            hub.admin
+        )
     }
 
     /// Counters since the last [`Hub::reset`].
@@ -64,7 +78,11 @@ impl Hub {
     /// # Errors
     /// When the stand-in does not answer.
     pub async fn stats(&self) -> Result<Value> {
-        Ok(reqwest::get(format!("{}/stats", self.admin)).await?.error_for_status()?.json().await?)
+        Ok(reqwest::get(format!("{}/stats", self.admin))
+            .await?
+            .error_for_status()?
+            .json()
+            .await?)
     }
 
     /// Bytes of file content sent since the last [`Hub::reset`].
@@ -73,7 +91,9 @@ impl Hub {
     /// When the stand-in does not answer.
     pub async fn bytes_served(&self) -> Result<u64> {
         let stats = self.stats().await?;
-        stats["bytesServed"].as_u64().with_context(|| format!("no bytesServed in {stats}"))
+        stats["bytesServed"]
+            .as_u64()
+            .with_context(|| format!("no bytesServed in {stats}"))
     }
 
     /// Sets faults (the admin API's JSON), `{}` for none.
@@ -82,7 +102,12 @@ impl Hub {
     /// When the stand-in refuses them.
     pub async fn faults(&self, faults: &Value) -> Result<()> {
         let url = format!("{}/faults", self.admin);
-        reqwest::Client::new().put(url).json(faults).send().await?.error_for_status()?;
+        reqwest::Client::new()
+            .put(url)
+            .json(faults)
+            .send()
+            .await?
+            .error_for_status()?;
         Ok(())
     }
 
@@ -91,7 +116,11 @@ impl Hub {
     /// # Errors
     /// When the stand-in does not answer.
     pub async fn reset(&self) -> Result<()> {
-        reqwest::Client::new().post(format!("{}/reset", self.admin)).send().await?.error_for_status()?;
+        reqwest::Client::new()
+            .post(format!("{}/reset", self.admin))
+            .send()
+            .await?
+            .error_for_status()?;
         Ok(())
     }
 }

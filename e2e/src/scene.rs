@@ -41,7 +41,13 @@ impl Scene {
         copy_tree(&checkout().join("testdata/hub"), &root)?;
         let hub = Hub::start(&cluster, &root).await?;
         cluster.namespace(namespace).await?;
-        Ok(Self { cluster, hub, namespace: namespace.to_owned(), root, _copy: copy })
+        Ok(Self {
+            cluster,
+            hub,
+            namespace: namespace.to_owned(),
+            root,
+            _copy: copy,
+        })
     }
 
     /// The example as a user would edit it: name, quant and hardware filled in.
@@ -62,7 +68,9 @@ impl Scene {
     /// When it does not within [`PATIENCE`].
     pub async fn deploy(&self, name: &str, quant: &str) -> Result<Value> {
         self.cluster.apply(&self.model(name, quant)).await?;
-        self.cluster.wait_ready(&self.namespace, name, PATIENCE).await
+        self.cluster
+            .wait_ready(&self.namespace, name, PATIENCE)
+            .await
     }
 
     /// Deletes the namespace; everything in it must go.

@@ -29,29 +29,57 @@ async fn main() -> Result<()> {
     follow(&cluster, start).await?;
     let address = cluster.address(NAMESPACE, NAME).await?;
     let answer = ask(&address, QUESTION, Mode::Fresh).await?;
-    println!("Q: {QUESTION}\nA: {}   [{}]\n", answer.text.trim(), answer.weights);
+    println!(
+        "Q: {QUESTION}\nA: {}   [{}]\n",
+        answer.text.trim(),
+        answer.weights
+    );
 
     println!("== kubectl edit: quant Q4_K_M -> Q8_0, while three clients keep asking");
-    let load = Load::start(&address, QUESTION, &[Mode::KeepAlive, Mode::Fresh, Mode::Streaming]);
+    let load = Load::start(
+        &address,
+        QUESTION,
+        &[Mode::KeepAlive, Mode::Fresh, Mode::Streaming],
+    );
     tokio::time::sleep(Duration::from_secs(1)).await;
     let start = Instant::now();
-    cluster.edit(NAMESPACE, NAME, &json!({"quant": "Q8_0"})).await?;
+    cluster
+        .edit(NAMESPACE, NAME, &json!({"quant": "Q8_0"}))
+        .await?;
     let model = follow(&cluster, start).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let tally = load.stop().await;
     let answer = ask(&address, QUESTION, Mode::Fresh).await?;
-    println!("Q: {QUESTION}\nA: {}   [{}]\n", answer.text.trim(), answer.weights);
+    println!(
+        "Q: {QUESTION}\nA: {}   [{}]\n",
+        answer.text.trim(),
+        answer.weights
+    );
 
     let outage = &model["status"]["lastSwitch"]["outageSeconds"];
-    println!("requests during the edit: {} answered, {} failed", tally.ok, tally.failures.len());
-    println!("answers by weights: {:?}; longest gap between answers: {:?}", tally.by_weights, tally.longest_gap);
+    println!(
+        "requests during the edit: {} answered, {} failed",
+        tally.ok,
+        tally.failures.len()
+    );
+    println!(
+        "answers by weights: {:?}; longest gap between answers: {:?}",
+        tally.by_weights, tally.longest_gap
+    );
     println!("outage measured by the operator: {outage} s");
     for failure in tally.failures.iter().take(3) {
         println!("  {failure}");
     }
-    cluster.delete_namespace(NAMESPACE).await.context("cleaning up")?;
+    cluster
+        .delete_namespace(NAMESPACE)
+        .await
+        .context("cleaning up")?;
     drop(hub);
-    ensure!(tally.failures.is_empty(), "{} requests failed during the edit", tally.failures.len());
+    ensure!(
+        tally.failures.is_empty(),
+        "{} requests failed during the edit",
+        tally.failures.len()
+    );
     Ok(())
 }
 
@@ -62,7 +90,10 @@ async fn follow(cluster: &Cluster, start: Instant) -> Result<serde_json::Value> 
         let model = cluster.get(NAMESPACE, NAME).await?;
         let (ready, reason, _) = condition(&model, "Ready");
         let status = &model["status"];
-        let (active, progress) = (status["activeQuant"].as_str(), status["artifact"]["progress"].as_str());
+        let (active, progress) = (
+            status["activeQuant"].as_str(),
+            status["artifact"]["progress"].as_str(),
+        );
         let step = condition(&model, "Reconciling").1;
         let line = format!(
             "active={} progress={} ready={ready} reason={reason} step={step}",
@@ -79,7 +110,10 @@ async fn follow(cluster: &Cluster, start: Instant) -> Result<serde_json::Value> 
         if settled {
             return Ok(model);
         }
-        ensure!(start.elapsed() < PATIENCE, "not settled within {PATIENCE:?}: {status}");
+        ensure!(
+            start.elapsed() < PATIENCE,
+            "not settled within {PATIENCE:?}: {status}"
+        );
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
