@@ -1,1 +1,35 @@
-//! Quantized tensor types: block layouts and kernels.
+//! Quantized tensor types: block layouts and the CPU kernels that read and write them, one folder per type.
+//! It must not know tensors, models or threads: a kernel sees one row of bytes and one row of floats.
+//!
+//! Each folder holds a type's block layout with a size assertion, the scalar reference that decodes it, its encoder
+//! where there is one, and one file per instruction set that has a faster dot product. [`kernels`] picks the best path
+//! the running CPU has; [`kernels_on`] reaches each path by name, so that every one is tested against the reference.
+//!
+//! Formulae: `d` is always an IEEE half; a block of type `T` decodes as its module's first lines say. They are the
+//! formats of ggml-common.h, and dequantization is bit for bit that of the `gguf` Python package.
+
+mod block;
+mod codebook;
+mod cpu;
+mod k_scales;
+mod kernels;
+mod nibbles;
+
+mod bf16;
+mod f16;
+mod f32;
+mod iq4_nl;
+mod iq4_xs;
+mod q2_k;
+mod q3_k;
+mod q4_0;
+mod q4_1;
+mod q4_k;
+mod q5_0;
+mod q5_1;
+mod q5_k;
+mod q6_k;
+mod q8_0;
+
+pub use cpu::Isa;
+pub use kernels::{Kernels, kernels, kernels_on, quantize};

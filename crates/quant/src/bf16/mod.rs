@@ -1,0 +1,45 @@
+//! BF16: the upper 16 bits of an IEEE single, little-endian; encoding rounds to nearest even. It must not know
+//! the other types.
+
+use gguf::Dtype;
+
+use crate::block::dot_f32;
+use crate::cpu::Isa;
+use crate::kernels::{Kernels, Ladder};
+
+pub(crate) static LADDER: Ladder = Ladder::new(Kernels {
+    dtype: Dtype::BF16,
+    isa: Isa::Scalar,
+    dequantize,
+    dot,
+});
+
+const BYTES: usize = Dtype::BF16.block_bytes();
+
+fn decode(bytes: [u8; BYTES]) -> f32 {
+    half::bf16::from_le_bytes(bytes).to_f32()
+}
+
+fn dequantize(row: &[u8], out: &mut [f32]) {
+    for (bytes, out) in row.as_chunks().0.iter().zip(out) {
+        *out = decode(*bytes);
+    }
+}
+
+fn dot(row: &[u8], x: &[f32]) -> f32 {
+    let mut weights = [0.0; 64];
+    let mut sum = 0.0;
+    for (row, x) in row.chunks(64 * BYTES).zip(x.chunks(64)) {
+        let count = x.len().min(row.len() / BYTES);
+        dequantize(row, &mut weights[..count]);
+        sum += f64::from(dot_f32(&weights[..count], &x[..count]));
+    }
+    sum as f32
+}
+
+pub(crate) fn quantize(values: &[f32]) -> Vec<u8> {
+    values
+        .iter()
+        .flat_map(|value| half::bf16::from_f32(*value).to_le_bytes())
+        .collect()
+}

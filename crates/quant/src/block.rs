@@ -1,0 +1,81 @@
+//! What every block type shares: seeing a row of bytes as blocks, and the scalar reference built from one decoder.
+//! It must not know any type's layout.
+
+use bytemuck::Pod;
+use gguf::Dtype;
+
+use crate::cpu::Isa;
+use crate::kernels::{Kernels, Ladder};
+
+/// A block of `N` values. Implementors are `repr(C)` structs of bytes, so alignment is 1 and a row of any address
+/// can be seen as blocks; [`scalar`] checks at compile time that their size is the table's.
+pub(crate) trait Block<const N: usize>: Pod {
+    const DTYPE: Dtype;
+
+    /// The block's values, exactly as the reference implementation rounds them.
+    fn decode(&self, out: &mut [f32; N]);
+}
+
+/// An IEEE half as stored in a block: little-endian, unaligned.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(transparent)]
+pub(crate) struct Half([u8; 2]);
+
+impl Half {
+    pub(crate) fn new(value: f32) -> Half {
+        Half(half::f16::from_f32(value).to_le_bytes())
+    }
+
+    pub(crate) fn get(self) -> f32 {
+        half::f16::from_le_bytes(self.0).to_f32()
+    }
+}
+
+/// The whole blocks of a row; bytes beyond the last whole block are ignored.
+pub(crate) fn blocks<B: Pod>(row: &[u8]) -> &[B] {
+    let whole = row.len() / size_of::<B>() * size_of::<B>();
+    bytemuck::cast_slice(&row[..whole])
+}
+
+/// The reference kernels of a block type.
+pub(crate) const fn scalar<B: Block<N>, const N: usize>() -> Ladder {
+    assert!(size_of::<B>() == B::DTYPE.block_bytes());
+    assert!(align_of::<B>() == 1);
+    assert!(N == B::DTYPE.block_values());
+    Ladder::new(Kernels {
+        dtype: B::DTYPE,
+        isa: Isa::Scalar,
+        dequantize: dequantize::<B, N>,
+        dot: dot::<B, N>,
+    })
+}
+
+fn dequantize<B: Block<N>, const N: usize>(row: &[u8], out: &mut [f32]) {
+    for (block, out) in blocks::<B>(row).iter().zip(out.as_chunks_mut().0) {
+        block.decode(out);
+    }
+}
+
+fn dot<B: Block<N>, const N: usize>(row: &[u8], x: &[f32]) -> f32 {
+    let mut weights = [0.0; N];
+    let mut sum = 0.0;
+    for (block, x) in blocks::<B>(row).iter().zip(x.as_chunks::<N>().0) {
+        block.decode(&mut weights);
+        sum += f64::from(dot_f32(&weights, x));
+    }
+    sum as f32
+}
+
+/// Dot product of two short rows in eight partial sums, a shape every compiler vectorizes.
+pub(crate) fn dot_f32(weights: &[f32], x: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 8];
+    let (whole_w, rest_w) = weights.as_chunks::<8>();
+    let (whole_x, rest_x) = x.as_chunks::<8>();
+    for (w, x) in whole_w.iter().zip(whole_x) {
+        for lane in 0..8 {
+            lanes[lane] += w[lane] * x[lane];
+        }
+    }
+    let rest: f32 = rest_w.iter().zip(rest_x).map(|(w, x)| w * x).sum();
+    lanes.iter().sum::<f32>() + rest
+}

@@ -1,0 +1,207 @@
+//! The entry points: from a tensor type to its kernels, by exhaustive match.
+//! It must not know layouts; each type's folder does.
+
+use gguf::Dtype;
+
+use crate::cpu::Isa;
+use crate::{
+    bf16, f16, f32, iq4_nl, iq4_xs, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0,
+};
+
+/// The functions that read one row of a type.
+///
+/// The row must hold as many values as the floats: `row.len() == dtype.row_bytes(x.len())`. Whatever is beyond the
+/// shorter of the two is ignored; no length is undefined behaviour.
+#[derive(Clone, Copy, Debug)]
+pub struct Kernels {
+    pub dtype: Dtype,
+    /// The instruction set of `dot`. Dequantization is always the scalar reference.
+    pub isa: Isa,
+    /// Decodes a row into floats, bit for bit as the reference implementation.
+    pub dequantize: fn(row: &[u8], out: &mut [f32]),
+    /// Σ row\[i\]·x\[i\] with the activations kept in f32: nothing but the weights is ever rounded to fewer bits.
+    ///
+    /// For `n` values, paths differ from each other by at most `n·ε/8·Σ|row[i]·x[i]|` with ε = 2⁻²³.
+    pub dot: fn(row: &[u8], x: &[f32]) -> f32,
+}
+
+/// A type's kernels, one per instruction set that has its own.
+#[derive(Debug)]
+pub(crate) struct Ladder {
+    scalar: Kernels,
+    avx2: Option<Kernels>,
+    avx512: Option<Kernels>,
+}
+
+impl Ladder {
+    pub(crate) const fn new(scalar: Kernels) -> Ladder {
+        Ladder {
+            scalar,
+            avx2: None,
+            avx512: None,
+        }
+    }
+
+    /// Adds a dot product that runs only where `isa` is available.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) const fn with(mut self, isa: Isa, dot: fn(&[u8], &[f32]) -> f32) -> Ladder {
+        let kernels = Some(Kernels {
+            isa,
+            dot,
+            ..self.scalar
+        });
+        match isa {
+            Isa::Scalar => {}
+            Isa::Avx2 => self.avx2 = kernels,
+            Isa::Avx512 => self.avx512 = kernels,
+        }
+        self
+    }
+
+    fn on(&self, isa: Isa) -> Option<&Kernels> {
+        match isa {
+            Isa::Scalar => Some(&self.scalar),
+            Isa::Avx2 => self.avx2.as_ref(),
+            Isa::Avx512 => self.avx512.as_ref(),
+        }
+    }
+}
+
+/// The fastest kernels this CPU can run for a type; `None` when the type cannot be read yet.
+pub fn kernels(dtype: Dtype) -> Option<&'static Kernels> {
+    Isa::ALL
+        .into_iter()
+        .rev()
+        .find_map(|isa| kernels_on(dtype, isa))
+}
+
+/// A type's kernels on one instruction set; `None` when the type has none there or the CPU cannot run it.
+pub fn kernels_on(dtype: Dtype, isa: Isa) -> Option<&'static Kernels> {
+    // This check makes the kernels sound: a path is handed out only where its instructions exist.
+    if !isa.available() {
+        return None;
+    }
+    ladder(dtype)?.on(isa)
+}
+
+fn ladder(dtype: Dtype) -> Option<&'static Ladder> {
+    Some(match dtype {
+        Dtype::F32 => &f32::LADDER,
+        Dtype::F16 => &f16::LADDER,
+        Dtype::BF16 => &bf16::LADDER,
+        Dtype::Q4_0 => &q4_0::LADDER,
+        Dtype::Q4_1 => &q4_1::LADDER,
+        Dtype::Q5_0 => &q5_0::LADDER,
+        Dtype::Q5_1 => &q5_1::LADDER,
+        Dtype::Q8_0 => &q8_0::LADDER,
+        Dtype::Q2_K => &q2_k::LADDER,
+        Dtype::Q3_K => &q3_k::LADDER,
+        Dtype::Q4_K => &q4_k::LADDER,
+        Dtype::Q5_K => &q5_k::LADDER,
+        Dtype::Q6_K => &q6_k::LADDER,
+        Dtype::IQ4_NL => &iq4_nl::LADDER,
+        Dtype::IQ4_XS => &iq4_xs::LADDER,
+        // Codebook and ternary types.
+        Dtype::IQ1_S
+        | Dtype::IQ1_M
+        | Dtype::IQ2_XXS
+        | Dtype::IQ2_XS
+        | Dtype::IQ2_S
+        | Dtype::IQ3_XXS
+        | Dtype::IQ3_S
+        | Dtype::TQ1_0
+        | Dtype::TQ2_0
+        | Dtype::Q1_0
+        | Dtype::Q2_0
+        | Dtype::MXFP4
+        | Dtype::NVFP4 => return None,
+        // Types of the ik fork.
+        Dtype::Q6_0
+        | Dtype::IQ2_K
+        | Dtype::IQ3_K
+        | Dtype::IQ4_K
+        | Dtype::IQ5_K
+        | Dtype::IQ6_K
+        | Dtype::IQ4_KS
+        | Dtype::IQ2_KS
+        | Dtype::IQ4_KSS
+        | Dtype::IQ5_KS
+        | Dtype::IQ2_KT
+        | Dtype::IQ3_KT
+        | Dtype::IQ4_KT
+        | Dtype::IQ3_KS
+        | Dtype::IQ2_KL
+        | Dtype::IQ1_KT => return None,
+        // Activations and plain numbers: never weights.
+        Dtype::Q8_1
+        | Dtype::Q8_K
+        | Dtype::I8
+        | Dtype::I16
+        | Dtype::I32
+        | Dtype::I64
+        | Dtype::F64 => return None,
+    })
+}
+
+/// Encodes whole rows of a type, or `None` when the type has no encoder or `values` is not whole blocks.
+///
+/// Encoders minimise nothing: they are the plain round-to-nearest ones of ggml. Values must be finite.
+pub fn quantize(dtype: Dtype, values: &[f32]) -> Option<Vec<u8>> {
+    if !values.len().is_multiple_of(dtype.block_values()) {
+        return None;
+    }
+    let bytes = match dtype {
+        Dtype::F32 => f32::quantize(values),
+        Dtype::F16 => f16::quantize(values),
+        Dtype::BF16 => bf16::quantize(values),
+        Dtype::Q8_0 => q8_0::quantize(values),
+        Dtype::Q4_0 => q4_0::quantize(values),
+        Dtype::Q4_1 => q4_1::quantize(values),
+        Dtype::Q5_0 => q5_0::quantize(values),
+        Dtype::Q5_1 => q5_1::quantize(values),
+        Dtype::Q8_1
+        | Dtype::Q2_K
+        | Dtype::Q3_K
+        | Dtype::Q4_K
+        | Dtype::Q5_K
+        | Dtype::Q6_K
+        | Dtype::Q8_K
+        | Dtype::IQ1_S
+        | Dtype::IQ1_M
+        | Dtype::IQ2_XXS
+        | Dtype::IQ2_XS
+        | Dtype::IQ2_S
+        | Dtype::IQ3_XXS
+        | Dtype::IQ3_S
+        | Dtype::IQ4_NL
+        | Dtype::IQ4_XS
+        | Dtype::TQ1_0
+        | Dtype::TQ2_0
+        | Dtype::Q1_0
+        | Dtype::Q2_0
+        | Dtype::MXFP4
+        | Dtype::NVFP4
+        | Dtype::Q6_0
+        | Dtype::IQ2_K
+        | Dtype::IQ3_K
+        | Dtype::IQ4_K
+        | Dtype::IQ5_K
+        | Dtype::IQ6_K
+        | Dtype::IQ4_KS
+        | Dtype::IQ2_KS
+        | Dtype::IQ4_KSS
+        | Dtype::IQ5_KS
+        | Dtype::IQ2_KT
+        | Dtype::IQ3_KT
+        | Dtype::IQ4_KT
+        | Dtype::IQ3_KS
+        | Dtype::IQ2_KL
+        | Dtype::IQ1_KT
+        | Dtype::I8
+        | Dtype::I16
+        | Dtype::I32
+        | Dtype::I64
+        | Dtype::F64 => return None,
+    };
+    Some(bytes)
+}

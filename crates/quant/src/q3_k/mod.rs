@@ -1,0 +1,49 @@
+//! Q3_K: 256 values in 16 sub-blocks of 16 as `d·(s − 32)·(q − 4)` with q in 0..7 and s of 6 bits.
+//! It must not know the other types.
+
+use gguf::Dtype;
+
+use crate::block::{self, Half};
+use crate::kernels::Ladder;
+
+pub(crate) static LADDER: Ladder = block::scalar::<Block, 256>();
+
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Block {
+    /// Bit 4·h + k of byte l is the third bit of value 128·h + 32·k + l.
+    hmask: [u8; 32],
+    /// Byte 32·h + l holds the low bits of the values 128·h + 32·k + l in bits 2·k.
+    qs: [u8; 64],
+    /// Scales 0-7 have their low 4 bits in the low nibbles of bytes 0-7, scales 8-15 in the high ones; the high 2
+    /// bits of scale i are in bits 2·(i / 4) of byte 8 + i mod 4.
+    scales: [u8; 12],
+    d: Half,
+}
+
+impl Block {
+    fn scale(&self, sub: usize) -> f32 {
+        let low = self.scales[sub % 8] >> (4 * (sub / 8)) & 15;
+        let high = self.scales[8 + sub % 4] >> (2 * (sub / 4)) & 3;
+        f32::from((low | high << 4) as i8 - 32)
+    }
+}
+
+impl block::Block<256> for Block {
+    const DTYPE: Dtype = Dtype::Q3_K;
+
+    fn decode(&self, out: &mut [f32; 256]) {
+        let d = self.d.get();
+        for (sub, out) in out.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            let scale = d * self.scale(sub);
+            // Sub-block 8·h + 2·k + e: half h, bit pair k, even or odd half of the 32 bytes.
+            let (half, pair, odd) = (sub / 8, sub / 2 % 4, sub % 2);
+            let low = &self.qs[32 * half + 16 * odd..][..16];
+            let high = &self.hmask[16 * odd..][..16];
+            for (out, (low, high)) in out.iter_mut().zip(low.iter().zip(high)) {
+                let q = low >> (2 * pair) & 3 | (high >> (4 * half + pair) & 1) << 2;
+                *out = scale * f32::from(q as i8 - 4);
+            }
+        }
+    }
+}

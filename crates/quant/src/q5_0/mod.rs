@@ -1,0 +1,46 @@
+//! Q5_0: 32 values as `d·(q − 16)` with q in 0..31: low 4 bits as nibbles like Q4_0, bit j of `qh` is the fifth bit of
+//! value j. It must not know the other types.
+
+use gguf::Dtype;
+
+use crate::block::{self, Half};
+use crate::kernels::Ladder;
+use crate::nibbles;
+
+pub(crate) static LADDER: Ladder = block::scalar::<Block, 32>();
+
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Block {
+    d: Half,
+    qh: [u8; 4],
+    qs: [u8; 16],
+}
+
+impl block::Block<32> for Block {
+    const DTYPE: Dtype = Dtype::Q5_0;
+
+    fn decode(&self, out: &mut [f32; 32]) {
+        let d = self.d.get();
+        for (out, q) in out.iter_mut().zip(nibbles::unpack5(&self.qs, self.qh)) {
+            *out = d * f32::from(q as i8 - 16);
+        }
+    }
+}
+
+pub(crate) fn quantize(values: &[f32]) -> Vec<u8> {
+    let blocks: Vec<Block> = values.as_chunks().0.iter().map(encode).collect();
+    bytemuck::cast_slice(&blocks).to_vec()
+}
+
+/// The value of largest magnitude becomes −16, so that one level more than ±15 is used.
+fn encode(values: &[f32; 32]) -> Block {
+    let d = nibbles::extreme(values) / -16.0;
+    let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+    let (qs, qh) = nibbles::pack5(&values.map(|v| ((v * inverse + 16.5) as u8).min(31)));
+    Block {
+        d: Half::new(d),
+        qh,
+        qs,
+    }
+}

@@ -1,0 +1,41 @@
+//! Q5_K: 256 values in 8 sub-blocks of 32 as `d·s·q − dmin·m` with q in 0..31 and s, m of 6 bits.
+//! It must not know the other types.
+
+use gguf::Dtype;
+
+use crate::block::{self, Half};
+use crate::k_scales;
+use crate::kernels::Ladder;
+
+pub(crate) static LADDER: Ladder = block::scalar::<Block, 256>();
+
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Block {
+    d: Half,
+    dmin: Half,
+    /// See [`k_scales::unpack`].
+    scales: [u8; 12],
+    /// Bit s of byte l is the fifth bit of value l of sub-block s.
+    qh: [u8; 32],
+    /// Byte 32·g + l holds the value 64·g + l below and the value 64·g + 32 + l above.
+    qs: [u8; 128],
+}
+
+impl block::Block<256> for Block {
+    const DTYPE: Dtype = Dtype::Q5_K;
+
+    fn decode(&self, out: &mut [f32; 256]) {
+        let (d, dmin) = (self.d.get(), self.dmin.get());
+        let scales = k_scales::unpack(&self.scales);
+        for (sub, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            let scale = d * f32::from(scales[sub].0);
+            let minimum = dmin * f32::from(scales[sub].1);
+            let low = &self.qs[32 * (sub / 2)..][..32];
+            for (out, (low, high)) in out.iter_mut().zip(low.iter().zip(&self.qh)) {
+                let q = low >> (4 * (sub % 2)) & 15 | (high >> sub & 1) << 4;
+                *out = scale * f32::from(q) - minimum;
+            }
+        }
+    }
+}

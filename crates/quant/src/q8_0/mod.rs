@@ -1,0 +1,42 @@
+//! Q8_0: 32 values as `d·q` with q in −127..127. It must not know the other types.
+
+use gguf::Dtype;
+
+use crate::block::{self, Half};
+use crate::kernels::Ladder;
+
+pub(crate) static LADDER: Ladder = block::scalar::<Block, 32>();
+
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Block {
+    d: Half,
+    qs: [i8; 32],
+}
+
+impl block::Block<32> for Block {
+    const DTYPE: Dtype = Dtype::Q8_0;
+
+    fn decode(&self, out: &mut [f32; 32]) {
+        let d = self.d.get();
+        for (out, q) in out.iter_mut().zip(self.qs) {
+            *out = f32::from(q) * d;
+        }
+    }
+}
+
+pub(crate) fn quantize(values: &[f32]) -> Vec<u8> {
+    let blocks: Vec<Block> = values.as_chunks().0.iter().map(encode).collect();
+    bytemuck::cast_slice(&blocks).to_vec()
+}
+
+fn encode(values: &[f32; 32]) -> Block {
+    let largest = values.iter().fold(0.0f32, |max, v| max.max(v.abs()));
+    let d = largest / 127.0;
+    let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+    Block {
+        d: Half::new(d),
+        // |v·inverse| <= 127 up to rounding, so the cast does not saturate.
+        qs: values.map(|v| (v * inverse).round() as i8),
+    }
+}
