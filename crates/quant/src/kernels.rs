@@ -21,7 +21,7 @@ pub struct Kernels {
     pub dequantize: fn(row: &[u8], out: &mut [f32]),
     /// Σ row\[i\]·x\[i\] with the activations kept in f32: nothing but the weights is ever rounded to fewer bits.
     ///
-    /// For `n` values, paths differ from each other by at most `n·ε/8·Σ|row[i]·x[i]|` with ε = 2⁻²³.
+    /// For `n` values a result is within `(n/8 + 8)·ε·Σ|row\[i\]·x\[i\]|` of the exact one, with ε = 2⁻²³.
     pub dot: fn(row: &[u8], x: &[f32]) -> f32,
 }
 

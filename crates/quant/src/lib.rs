@@ -14,6 +14,8 @@ mod cpu;
 mod k_scales;
 mod kernels;
 mod nibbles;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 mod bf16;
 mod f16;

@@ -1,18 +1,26 @@
 //! BF16: the upper 16 bits of an IEEE single, little-endian; encoding rounds to nearest even. It must not know
 //! the other types.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use gguf::Dtype;
 
 use crate::block::dot_f32;
 use crate::cpu::Isa;
 use crate::kernels::{Kernels, Ladder};
 
-pub(crate) static LADDER: Ladder = Ladder::new(Kernels {
+const SCALAR: Ladder = Ladder::new(Kernels {
     dtype: Dtype::BF16,
     isa: Isa::Scalar,
     dequantize,
     dot,
 });
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) static LADDER: Ladder = SCALAR.with(Isa::Avx2, avx2::dot);
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) static LADDER: Ladder = SCALAR;
 
 const BYTES: usize = Dtype::BF16.block_bytes();
 

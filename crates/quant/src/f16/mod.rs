@@ -1,17 +1,25 @@
 //! F16: IEEE half precision, little-endian. It must not know the other types.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use gguf::Dtype;
 
 use crate::block::dot_f32;
 use crate::cpu::Isa;
 use crate::kernels::{Kernels, Ladder};
 
-pub(crate) static LADDER: Ladder = Ladder::new(Kernels {
+const SCALAR: Ladder = Ladder::new(Kernels {
     dtype: Dtype::F16,
     isa: Isa::Scalar,
     dequantize,
     dot,
 });
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) static LADDER: Ladder = SCALAR.with(Isa::Avx2, avx2::dot);
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) static LADDER: Ladder = SCALAR;
 
 const BYTES: usize = Dtype::F16.block_bytes();
 

@@ -1,0 +1,70 @@
+//! Q6_K dot product with AVX2. It must not be called without AVX2, FMA and F16C.
+
+use std::arch::x86_64::*;
+
+use super::Block;
+use crate::block::blocks;
+use crate::x86::avx2 as x86;
+
+/// Only [`crate::kernels_on`] hands this out, after checking the CPU.
+pub(super) fn dot(row: &[u8], x: &[f32]) -> f32 {
+    // SAFETY: kernels_on has found the instructions available.
+    unsafe { dot_avx2(row, x) }
+}
+
+/// The 128 values q − 32 of one half block, in order. They lie in −32..31, so bytes do not overflow.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn levels(ql: &[u8; 64], qh: &[u8; 32]) -> [__m256i; 4] {
+    let [first, second] =
+        [&ql.as_chunks::<32>().0[0], &ql.as_chunks::<32>().0[1]].map(|bytes| x86::bytes32(bytes));
+    let high = x86::bytes32(qh);
+    let nibble = _mm256_set1_epi8(15);
+    let pair = _mm256_set1_epi8(0x30);
+    // 16-bit shifts move bits between bytes; the masks drop those.
+    let low = [
+        _mm256_and_si256(first, nibble),
+        _mm256_and_si256(second, nibble),
+        _mm256_and_si256(_mm256_srli_epi16::<4>(first), nibble),
+        _mm256_and_si256(_mm256_srli_epi16::<4>(second), nibble),
+    ];
+    let high = [
+        _mm256_and_si256(_mm256_slli_epi16::<4>(high), pair),
+        _mm256_and_si256(_mm256_slli_epi16::<2>(high), pair),
+        _mm256_and_si256(high, pair),
+        _mm256_and_si256(_mm256_srli_epi16::<2>(high), pair),
+    ];
+    let offset = _mm256_set1_epi8(32);
+    [0, 1, 2, 3].map(|k| _mm256_sub_epi8(_mm256_or_si256(low[k], high[k]), offset))
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
+    let mut sums = [_mm256_setzero_ps(); 4];
+    let xs = x.as_chunks::<8>().0.as_chunks::<4>().0.as_chunks::<8>().0;
+    for (block, x) in blocks::<Block>(row).iter().zip(xs) {
+        let d = block.d.get();
+        let halves = block
+            .ql
+            .as_chunks::<64>()
+            .0
+            .iter()
+            .zip(block.qh.as_chunks::<32>().0);
+        for (half, (ql, qh)) in halves.enumerate() {
+            for (quarter, levels) in levels(ql, qh).into_iter().enumerate() {
+                let at = 4 * half + quarter;
+                let q = x86::widen(levels);
+                for i in 0..4 {
+                    let scale = _mm256_set1_ps(d * f32::from(block.scales[2 * at + i / 2]));
+                    let weights = _mm256_mul_ps(scale, q[i]);
+                    sums[i] = _mm256_fmadd_ps(weights, x86::floats(&x[at][i]), sums[i]);
+                }
+            }
+        }
+    }
+    let sum = _mm256_add_ps(
+        _mm256_add_ps(sums[0], sums[1]),
+        _mm256_add_ps(sums[2], sums[3]),
+    );
+    x86::sum(sum)
+}

@@ -1,0 +1,133 @@
+//! Every fast dot product against the scalar reference on random blocks, at lengths that leave tails and at
+//! unaligned addresses. A path the running CPU lacks is skipped, and said so.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+use gguf::Dtype;
+use quant::{Isa, kernels, kernels_on};
+
+/// A small generator (xorshift64*), so that failures repeat.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// Uniform in −1..1.
+    fn float(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
+/// Byte offsets of the half-precision fields of a block, which must be finite.
+fn halves(dtype: Dtype) -> &'static [usize] {
+    match dtype {
+        Dtype::Q4_0 | Dtype::Q5_0 | Dtype::Q8_0 | Dtype::IQ4_NL | Dtype::IQ4_XS => &[0],
+        Dtype::Q4_1 | Dtype::Q5_1 | Dtype::Q4_K | Dtype::Q5_K => &[0, 2],
+        Dtype::Q2_K => &[80, 82],
+        Dtype::Q3_K => &[108],
+        Dtype::Q6_K => &[208],
+        _ => &[],
+    }
+}
+
+/// A row of random valid blocks.
+fn random_row(dtype: Dtype, values: usize, random: &mut Random) -> Vec<u8> {
+    if matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+        let floats: Vec<f32> = (0..values).map(|_| random.float()).collect();
+        return quant::quantize(dtype, &floats).unwrap();
+    }
+    let mut row: Vec<u8> = (0..dtype.row_bytes(values).unwrap())
+        .map(|_| random.next() as u8)
+        .collect();
+    for block in row.chunks_mut(dtype.block_bytes()) {
+        for &offset in halves(dtype) {
+            let half = quant::quantize(Dtype::F16, &[random.float() / 64.0]).unwrap();
+            block[offset..offset + 2].copy_from_slice(&half);
+        }
+    }
+    row
+}
+
+fn check(dtype: Dtype, isa: Isa, values: usize, random: &mut Random) {
+    let reference = kernels_on(dtype, Isa::Scalar).unwrap();
+    let Some(fast) = kernels_on(dtype, isa) else {
+        return;
+    };
+    // One byte and one float of padding in front make both addresses odd ones.
+    let mut row = vec![0];
+    row.extend(random_row(dtype, values, random));
+    let row = &row[1..];
+    let x: Vec<f32> = (0..=values).map(|_| random.float()).collect();
+    let x = &x[1..];
+
+    let mut weights = vec![0.0; values];
+    (reference.dequantize)(row, &mut weights);
+    let terms = || {
+        weights
+            .iter()
+            .zip(x)
+            .map(|(w, x)| f64::from(*w) * f64::from(*x))
+    };
+    let exact: f64 = terms().sum();
+    let magnitude: f64 = terms().map(f64::abs).sum();
+    // Eight or more partial sums: each adds at most n/8 times, and the lanes and the weights' own roundings add a few.
+    let bound = magnitude * f64::from(f32::EPSILON) * (values as f64 / 8.0 + 8.0);
+    for kernels in [reference, fast] {
+        let error = (f64::from((kernels.dot)(row, x)) - exact).abs();
+        assert!(
+            error <= bound,
+            "{dtype} {:?} n={values}: error {error:e} above {bound:e}",
+            kernels.isa
+        );
+    }
+}
+
+#[test]
+fn fast_paths_agree_with_the_reference() {
+    let mut random = Random(7);
+    for isa in [Isa::Avx2, Isa::Avx512] {
+        if !isa.available() {
+            eprintln!("this CPU has no {isa:?}: its paths are not tested here");
+            continue;
+        }
+        for &dtype in Dtype::ALL {
+            if kernels(dtype).is_none() {
+                continue;
+            }
+            for blocks in [0, 1, 2, 3, 5, 7, 28, 31, 33, 65] {
+                check(dtype, isa, blocks * dtype.block_values(), &mut random);
+            }
+        }
+        for values in 0..131 {
+            for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
+                check(dtype, isa, values, &mut random);
+            }
+        }
+    }
+}
+
+/// Lengths that disagree are cut to the shorter, on every path: never a panic or a stray read.
+#[test]
+fn lengths_that_disagree() {
+    let mut random = Random(11);
+    for &dtype in Dtype::ALL {
+        for kernels in Isa::ALL
+            .into_iter()
+            .filter_map(|isa| kernels_on(dtype, isa))
+        {
+            let n = 3 * dtype.block_values();
+            let row = random_row(dtype, n, &mut random);
+            let x: Vec<f32> = (0..n).map(|_| random.float()).collect();
+            let whole = 2 * dtype.block_values();
+            let cut = (kernels.dot)(&row[..dtype.row_bytes(whole).unwrap()], &x);
+            assert_eq!(cut, (kernels.dot)(&row, &x[..whole]), "{dtype}");
+            (kernels.dot)(&row[..row.len() - 1], &x);
+            (kernels.dequantize)(&row[..row.len() - 1], &mut vec![0.0; n]);
+            assert_eq!((kernels.dot)(&[], &x), 0.0);
+        }
+    }
+}
