@@ -1,1 +1,7 @@
 //! The operator: knows Kubernetes, never links the engine, the HTTP server or CUDA.
+#![forbid(unsafe_code)]
+
+pub mod controller;
+pub mod crd;
+pub mod names;
+pub mod snapshot;

@@ -15,7 +15,7 @@ pub const DEFAULT_REVISION: &str = "main";
 pub const DEFAULT_PORT: u16 = 8080;
 
 /// What to serve, in which quant, on which hardware.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = schema::optional_means_absent, extend("x-kubernetes-validations" = [
     {"rule": "has(self.model) || has(self.source)",
@@ -70,7 +70,7 @@ pub struct KimiModelSpec {
 }
 
 /// Where the weights come from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(inline)]
 pub struct Source {
@@ -79,7 +79,7 @@ pub struct Source {
 }
 
 /// One repository of a hub.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(inline, transform = schema::optional_means_absent)]
 pub struct HuggingFace {
@@ -108,7 +108,7 @@ pub struct HuggingFace {
 }
 
 /// One key of a Secret in the same namespace.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(inline)]
 pub struct SecretKeyRef {
@@ -121,7 +121,7 @@ pub struct SecretKeyRef {
 }
 
 /// The volume that holds the weights.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(inline, transform = schema::optional_means_absent)]
 pub struct Storage {
@@ -137,7 +137,7 @@ pub struct Storage {
 }
 
 /// How the model is served.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(inline, transform = schema::optional_means_absent, extend("x-kubernetes-validations" = [
     {"rule": "self.replicas <= 1", "fieldPath": ".replicas",

@@ -17,6 +17,7 @@ pub use fields::{
     SecretKeyRef, Serving, Source, Storage,
 };
 pub use names::{HardwareName, Objective};
+pub use schema::optional_means_absent;
 pub use quantity::{format_bytes, parse_quantity};
 
 /// API group of the custom resource.

@@ -24,7 +24,7 @@ pub(crate) const SECRET_KEY: &str = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$";
 
 /// Rewrites `Option<T>` properties from "T or null" to "T": the API server then drops an explicit null before
 /// defaulting, and `has()` in a rule means what it says.
-pub(crate) fn optional_means_absent(schema: &mut Schema) {
+pub fn optional_means_absent(schema: &mut Schema) {
     let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else {
         return;
     };

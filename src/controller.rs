@@ -1,0 +1,8 @@
+//! The reconcile loop: observe → validate → plan → build → apply → status.
+
+pub mod build;
+pub mod plan;
+pub mod progress;
+pub mod validate;
+
+pub use build::Settings;

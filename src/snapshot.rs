@@ -1,0 +1,236 @@
+//! Everything a decision may look at: one observed state of the cluster around one KimiModel, as plain data. It must
+//! know no client and holds no `.status` of the KimiModel, so that deleting the status can change no decision.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use sizing::Facts;
+use sizing::facts::Failure;
+use spec::KimiModelSpec;
+
+use crate::controller::progress::Progress;
+use crate::crd::LastSwitch;
+
+/// One look at the cluster.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub model: ModelMeta,
+    pub spec: KimiModelSpec,
+    pub nodes: Vec<Node>,
+    /// Inspect and fetch Jobs of this model, those being deleted too.
+    pub jobs: Vec<JobState>,
+    /// PVCs of this model.
+    pub claims: Vec<Claim>,
+    /// Deployments of this model with their pods.
+    pub workloads: Vec<Workload>,
+    pub service: Option<ServiceState>,
+    pub now: Timestamp,
+}
+
+/// Identity of the KimiModel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelMeta {
+    pub name: String,
+    pub namespace: String,
+    pub uid: String,
+    pub generation: i64,
+    /// A deletion timestamp is set: nothing more is made for it.
+    pub deleting: bool,
+}
+
+/// What placing a pod needs to know of a Node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Node {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    /// `status.allocatable.memory`, bytes.
+    pub memory: u64,
+    /// `status.allocatable["nvidia.com/gpu"]`.
+    pub gpus: u64,
+    /// Condition Ready is True and the Node is not cordoned.
+    pub usable: bool,
+}
+
+/// What a Job is for; the id is the value of its source or artifact label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobKind {
+    Inspect { source: String },
+    Fetch { artifact: String },
+}
+
+/// One Job with what its pods said.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobState {
+    pub name: String,
+    pub uid: String,
+    pub kind: JobKind,
+    /// Value of [`crate::names::ANNOTATION_INPUTS`], empty when absent.
+    pub inputs: String,
+    pub phase: JobPhase,
+    /// `spec.suspend`.
+    pub suspended: bool,
+    pub deleting: bool,
+    pub created: Timestamp,
+    /// What the newest terminated pod reported as an error; the Job may still be retrying.
+    pub failure: Option<Failure>,
+    /// Inspect Jobs: the facts of the successful pod's termination message.
+    pub facts: Option<Facts>,
+    /// Why the newest pod is not running yet, if it is not.
+    pub blocked: Option<Blocked>,
+    /// Fetch Jobs: the running pod's own `/progress`. For the status only: no decision reads it.
+    pub progress: Option<Progress>,
+}
+
+/// How far a Job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobPhase {
+    /// No condition Complete or Failed yet.
+    Active,
+    Succeeded {
+        at: Timestamp,
+    },
+    /// `permanent`: a pod ended with exit code 2, so the same words would fail again.
+    Failed {
+        at: Timestamp,
+        permanent: bool,
+    },
+}
+
+/// A pod that cannot run yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    pub cause: BlockedCause,
+    /// When the scheduler or the kubelet first said so.
+    pub since: Timestamp,
+    pub message: String,
+}
+
+/// What keeps a pod from running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockedCause {
+    /// Condition PodScheduled is False with reason Unschedulable.
+    Unschedulable,
+    /// A container waits with ErrImagePull, ImagePullBackOff, InvalidImageName, CreateContainerConfigError or
+    /// CreateContainerError.
+    Container,
+}
+
+/// One PVC of the model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claim {
+    pub name: String,
+    /// Value of the artifact label.
+    pub artifact: String,
+    /// Value of the source label.
+    pub source: String,
+    /// The facts annotation, if it parses.
+    pub facts: Option<Facts>,
+    /// The verified annotation.
+    pub verified: Option<String>,
+    /// `spec.resources.requests.storage`, bytes.
+    pub requested: u64,
+    pub storage_class: Option<String>,
+    pub bound: bool,
+    pub deleting: bool,
+    pub created: Timestamp,
+}
+
+/// One server Deployment with its pods.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    /// Name of the Deployment.
+    pub name: String,
+    pub uid: String,
+    /// Value of the workload label.
+    pub id: String,
+    /// Value of the artifact label.
+    pub artifact: String,
+    /// The quant annotation.
+    pub quant: String,
+    /// `spec.replicas`.
+    pub replicas: i32,
+    /// The stopped-at annotation.
+    pub stopped_at: Option<Timestamp>,
+    pub deleting: bool,
+    pub created: Timestamp,
+    pub pods: Vec<ServerPod>,
+    /// Ready endpoints of the Service's EndpointSlices that point at this workload's pods.
+    pub ready_endpoints: usize,
+}
+
+/// One server pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerPod {
+    pub name: String,
+    pub node: Option<String>,
+    pub ready: bool,
+    /// A deletion timestamp is set: it drains.
+    pub terminating: bool,
+    pub blocked: Option<Blocked>,
+    /// What the container reported when it last ended.
+    pub failure: Option<Failure>,
+    pub restarts: u32,
+    /// When the running container started.
+    pub started: Option<Timestamp>,
+    /// When it became ready.
+    pub ready_since: Option<Timestamp>,
+}
+
+/// The Service of the model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceState {
+    /// The workload id in its selector; `None` when absent or [`crate::names::NO_WORKLOAD`].
+    pub selected: Option<String>,
+    /// Ready endpoints that belong to no workload of `selected`: a switch that has not settled.
+    pub foreign_endpoints: usize,
+    /// The last-switch annotation, if it parses.
+    pub last_switch: Option<LastSwitch>,
+}
+
+impl Snapshot {
+    /// The inspect Job of a source.
+    #[must_use]
+    pub fn inspect_job(&self, source: &str) -> Option<&JobState> {
+        self.jobs
+            .iter()
+            .find(|job| matches!(&job.kind, JobKind::Inspect { source: id } if id == source))
+    }
+
+    /// The fetch Job of an artifact.
+    #[must_use]
+    pub fn fetch_job(&self, artifact: &str) -> Option<&JobState> {
+        self.jobs
+            .iter()
+            .find(|job| matches!(&job.kind, JobKind::Fetch { artifact: id } if id == artifact))
+    }
+
+    /// The claim of an artifact.
+    #[must_use]
+    pub fn claim(&self, artifact: &str) -> Option<&Claim> {
+        self.claims.iter().find(|claim| claim.artifact == artifact)
+    }
+
+    /// The Deployment of a workload id.
+    #[must_use]
+    pub fn workload(&self, id: &str) -> Option<&Workload> {
+        self.workloads.iter().find(|workload| workload.id == id)
+    }
+
+    /// What clients reach now: the workload that the Service selects, if it exists.
+    #[must_use]
+    pub fn active(&self) -> Option<&Workload> {
+        let selected = self.service.as_ref()?.selected.as_deref()?;
+        self.workload(selected)
+    }
+}
+
+impl Workload {
+    /// Pods that answer.
+    #[must_use]
+    pub fn ready_pods(&self) -> usize {
+        self.pods
+            .iter()
+            .filter(|pod| pod.ready && !pod.terminating)
+            .count()
+    }
+}
