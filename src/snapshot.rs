@@ -127,6 +127,8 @@ pub struct Claim {
     pub facts: Option<Facts>,
     /// The verified annotation.
     pub verified: Option<String>,
+    /// The choice annotation.
+    pub choice: Option<String>,
     /// `spec.resources.requests.storage`, bytes.
     pub requested: u64,
     pub storage_class: Option<String>,
