@@ -64,7 +64,7 @@ pub(crate) fn words(input: &Input<'_>, n: &Numbers, cause: Cause) -> String {
             ram_words(input, n)
         ),
         Cause::StreamsFromDisk => format!(
-            "{quant} would keep {} in RAM and has {}: {}.{} % of the experts stay in memory, the rest is read from disk \\
+            "{quant} would keep {} in RAM and has {}: {}.{} % of the experts stay in memory, the rest is read from disk \
              for every token",
             gb(n.ram),
             gb(input.memory.unwrap_or(0)),
