@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"go.etcd.io/etcd/server/v3/etcdmain"
 	"k8s.io/component-base/cli"
@@ -34,6 +32,10 @@ var components = map[string]func(args []string) int{
 	"kubectl":                 runKubectl,
 	"coredns":                 runDNS,
 	"local-provisioner":       runProvisioner,
+	"up":                      up,
+	"init":                    initialise,
+	"boot":                    boot,
+	"reap":                    reap,
 }
 
 // A component is named by the file name that it was called by (bin/kubectl is a link to this binary) or by the
@@ -46,15 +48,14 @@ func main() {
 	}
 	run, found := components[name]
 	if !found {
-		names := []string{}
-		for name := range components {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		fmt.Fprintf(os.Stderr, "usage: cluster COMPONENT FLAGS..., COMPONENT one of: %s\n", strings.Join(names, ", "))
-		os.Exit(2)
+		os.Exit(usage())
 	}
 	os.Exit(run(os.Args))
+}
+
+func usage() int {
+	fmt.Fprintln(os.Stderr, "usage: cluster up COMMAND ARGUMENTS... | cluster COMPONENT FLAGS...")
+	return 2
 }
 
 func runKubectl([]string) int {
