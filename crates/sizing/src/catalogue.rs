@@ -158,3 +158,44 @@ impl Model {
         self.max_context.min(DEFAULT_CONTEXT)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The counts of the table from the shapes in its comments.
+    #[test]
+    fn parameters_add_up() {
+        let attention =
+            7168 * 1536 + 1536 * 12_288 + 7168 * 576 + 2 * 512 * 64 * 128 + 8192 * 7168u64;
+        let expert = 3 * 7168 * 2048;
+        let head = 7168 * 163_840;
+        let routers = 60 * 7168 * 384;
+        let active = 61 * attention + 60 * expert + 3 * 7168 * 18_432 + head + routers;
+        assert_eq!(
+            (active, head),
+            (K2_PARAMETERS.always_active, K2_PARAMETERS.embedding)
+        );
+        assert_eq!(K2_PARAMETERS.total(), 1_026_407_202_816);
+
+        let attention = 2048 * 3072 + 2048 * 576 + 2 * 512 * 16 * 128 + 2048 * 2048u64;
+        let shared = 3 * 2048 * 2816;
+        let head = 2048 * 163_840;
+        let active = 27 * attention + 26 * shared + 3 * 2048 * 11_264 + head + 26 * 2048 * 64;
+        assert_eq!(
+            (active, head),
+            (A3B_PARAMETERS.always_active, A3B_PARAMETERS.embedding)
+        );
+        assert_eq!(A3B_PARAMETERS.total(), 15_959_982_080);
+    }
+
+    #[test]
+    fn names_and_repositories_find_their_row() {
+        for row in Model::all() {
+            assert_eq!(Model::by_name(row.name), Some(row));
+            assert_eq!(Model::by_repo(&row.repo.to_lowercase()), Some(row));
+            assert!(row.default_context() <= row.max_context);
+        }
+        assert_eq!(Model::by_name("Kimi-K9"), None);
+    }
+}

@@ -94,7 +94,11 @@ static TABLE: [Hardware; 10] = [
         80,
         2000,
         (9, 0),
-        &["NVIDIA-H100-80GB-HBM3", "NVIDIA-H100-PCIe"],
+        &[
+            "NVIDIA-H100-80GB-HBM3",
+            "NVIDIA-H100-PCIe",
+            "NVIDIA-H100-NVL",
+        ],
     ),
     Hardware {
         name: "CPU",
@@ -119,5 +123,26 @@ impl Hardware {
     /// True for the row that has no VRAM.
     pub fn is_cpu(&self) -> bool {
         self.compute_capability.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_labels_are_unique() {
+        let mut words: Vec<&str> = Vec::new();
+        for row in Hardware::all() {
+            words.push(row.name);
+            words.extend(row.node_labels);
+            assert_eq!(Hardware::by_name(row.name), Some(row));
+            assert_eq!(row.is_cpu(), row.memory_bytes == 0);
+        }
+        let count = words.len();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), count);
+        assert_eq!(Hardware::by_name("t4"), None);
     }
 }

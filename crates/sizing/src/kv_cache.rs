@@ -18,3 +18,17 @@ pub fn bytes_per_token(hyper: &Hyper, bytes_per_value: u64) -> u64 {
 pub fn bytes(hyper: &Hyper, context: u64, bytes_per_value: u64) -> u64 {
     bytes_per_token(hyper, bytes_per_value).saturating_mul(context)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Model;
+
+    #[test]
+    fn a_token_of_k2_and_of_moonlight() {
+        let per_token =
+            |name| Model::by_name(name).map(|m| bytes_per_token(&m.hyper, BYTES_PER_VALUE));
+        assert_eq!(per_token("Kimi-K2-Instruct"), Some(70_272));
+        assert_eq!(per_token("Moonlight-16B-A3B-Instruct"), Some(31_104));
+    }
+}

@@ -28,3 +28,59 @@ pub fn whole_experts(space: u64, sizes: &[ExpertSize]) -> Placed {
     }
     placed
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZES: [ExpertSize; 3] = [
+        ExpertSize {
+            bytes: 30,
+            count: 2,
+        },
+        ExpertSize {
+            bytes: 10,
+            count: 3,
+        },
+        ExpertSize {
+            bytes: 20,
+            count: 1,
+        },
+    ];
+
+    #[test]
+    fn only_whole_experts_smallest_first() {
+        let placed = |space| {
+            let placed = whole_experts(space, &SIZES);
+            (placed.count, placed.bytes)
+        };
+        assert_eq!(placed(9), (0, 0));
+        assert_eq!(placed(29), (2, 20));
+        assert_eq!(placed(49), (3, 30));
+        assert_eq!(placed(50), (4, 50));
+        assert_eq!(placed(109), (5, 80));
+        assert_eq!(placed(u64::MAX), (6, 110));
+    }
+
+    #[test]
+    fn sizes_that_cannot_be_true_place_nothing_wrong() {
+        assert_eq!(
+            whole_experts(
+                100,
+                &[ExpertSize {
+                    bytes: 0,
+                    count: u64::MAX
+                }]
+            ),
+            Placed::default()
+        );
+        let all = whole_experts(
+            u64::MAX,
+            &[ExpertSize {
+                bytes: u64::MAX,
+                count: u64::MAX,
+            }],
+        );
+        assert_eq!((all.count, all.bytes), (1, u64::MAX));
+    }
+}

@@ -92,6 +92,7 @@ pub struct Plan {
     pub quant: String,
     pub hardware: &'static str,
     /// Tokens of context planned for.
+    #[serde(rename = "contextLength")]
     pub context: u64,
     /// Size of the volume.
     pub storage_bytes: u64,
@@ -231,7 +232,10 @@ pub(crate) fn numbers(input: &Input<'_>) -> Numbers {
     let kv = kv_cache::bytes(hyper, context, kv_cache::BYTES_PER_VALUE);
     let buffers = buffer_bytes(hyper, context);
 
-    let catalogue_vram = source.guide_row().map(|row| guide_vram(row, hyper, kv));
+    let catalogue_vram = source
+        .guide_row()
+        .filter(|_| !input.hardware.is_cpu())
+        .map(|row| guide_vram(row, hyper, kv));
     let vram = match (source, catalogue_vram) {
         _ if input.hardware.is_cpu() => 0,
         (Source::Catalogue { .. }, Some(guide)) => guide,

@@ -45,3 +45,39 @@ pub fn milli_tokens_per_second(reads: TokenReads, device_bandwidth: u64) -> Opti
 fn clamp(value: u128) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn downloads_are_size_over_bandwidth() {
+        assert_eq!(download_seconds(245 * GB, 1_000_000_000), 1960);
+        assert_eq!(download_seconds(245 * GB, 100_000_000), 19_600);
+        assert_eq!(download_seconds(1, 1_000_000_000), 1);
+        assert_eq!(download_seconds(0, 1), 0);
+        assert_eq!(download_seconds(1, 0), u64::MAX);
+        assert_eq!(download_seconds(u64::MAX, 1), u64::MAX);
+    }
+
+    #[test]
+    fn reads_add_up() {
+        let reads = TokenReads {
+            device: 3 * GB,
+            ram: GB,
+            disk: 3 * GB,
+        };
+        // 3/300 + 1/100 + 3/3 seconds.
+        assert_eq!(milli_tokens_per_second(reads, 300 * GB), Some(980));
+        assert_eq!(
+            milli_tokens_per_second(TokenReads::default(), 300 * GB),
+            None
+        );
+        let huge = TokenReads {
+            device: u64::MAX,
+            ram: u64::MAX,
+            disk: u64::MAX,
+        };
+        assert_eq!(milli_tokens_per_second(huge, 0), Some(0));
+    }
+}

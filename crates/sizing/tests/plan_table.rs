@@ -7,9 +7,8 @@ mod support;
 use std::fmt::Write as _;
 
 use sizing::{Cause, Fits, GB, Hardware, Input, Model, Plan, Quant, Source, plan};
-use support::{gb, golden, iq3_xxs_facts};
+use support::{gb, golden_section, iq3_xxs_facts};
 
-const HEAD: &str = include_str!("plan_table_head.md");
 const HARDWARE: [&str; 5] = ["T4", "A10", "A100", "A100-80GB", "CPU"];
 
 fn input(quant: &'static Quant, hardware: &'static Hardware) -> Input<'static> {
@@ -163,13 +162,14 @@ fn both_figures(text: &mut String) {
 
 #[test]
 fn golden_plan_table() {
-    let mut text = HEAD.to_owned();
+    let mut text = String::new();
     volumes_and_downloads(&mut text);
     for name in HARDWARE {
         one_hardware(&mut text, Hardware::by_name(name).unwrap());
     }
     both_figures(&mut text);
-    golden("docs/plan-table.md", &text);
+    text.push('\n');
+    golden_section("docs/plan-table.md", "plans", &text);
 }
 
 /// The guide's column "T4 Compatible": yes, yes, yes, tight fit, no (18GB), no (23GB).

@@ -6,25 +6,34 @@ use std::path::PathBuf;
 use sizing::facts::{Class, ClassRow, ExpertSize};
 use sizing::{Facts, GB, Model};
 
-/// Compares `text` with the file at `path` from the repository's root, or writes it with `UPDATE_GOLDEN=1`.
-pub(crate) fn golden(path: &str, text: &str) {
+/// Compares the generated section `name` of the document at `path` (from the repository's root) with `text`, or
+/// rewrites it with `UPDATE_GOLDEN=1`. A section stands between `<!-- generated: NAME -->` and `<!-- end: NAME -->`.
+pub(crate) fn golden_section(path: &str, name: &str, text: &str) {
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("../..")
         .join(path);
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&file, text).unwrap();
+    let document = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let (begin, end) = (
+        format!("<!-- generated: {name} -->\n"),
+        format!("<!-- end: {name} -->"),
+    );
+    let (before, rest) = document
+        .split_once(&begin)
+        .unwrap_or_else(|| panic!("{path} has no {begin}"));
+    let (committed, after) = rest
+        .split_once(&end)
+        .unwrap_or_else(|| panic!("{path} has no {end}"));
+    if committed == text {
         return;
     }
-    let committed = std::fs::read_to_string(&file).unwrap_or_default();
-    if committed != text {
-        let line = committed
-            .lines()
-            .zip(text.lines())
-            .position(|(a, b)| a != b);
-        panic!(
-            "{path} is out of date (first at line {line:?}); run `make gen` and look at the diff"
-        );
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&file, format!("{before}{begin}{text}{end}{after}")).unwrap();
+        return;
     }
+    let line = committed.lines().zip(text.lines()).find(|(a, b)| a != b);
+    panic!(
+        "{path}, section {name}, is out of date at {line:?}; run `make gen` and look at the diff"
+    );
 }
 
 /// GB with one decimal, without it when whole; MB below 1 GB.
@@ -33,7 +42,7 @@ pub(crate) fn gb(bytes: u64) -> String {
         return format!("{} MB", bytes.div_ceil(1_000_000));
     }
     let tenths = (bytes + GB / 20) / (GB / 10);
-    if tenths % 10 == 0 {
+    if tenths.is_multiple_of(10) {
         format!("{} GB", tenths / 10)
     } else {
         format!("{}.{} GB", tenths / 10, tenths % 10)
