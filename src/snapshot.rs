@@ -218,11 +218,18 @@ impl Snapshot {
         self.workloads.iter().find(|workload| workload.id == id)
     }
 
-    /// What clients reach now: the workload that the Service selects, if it exists.
+    /// What clients reach now: the workload that the Service selects, if it exists. Where the Service itself is gone,
+    /// the oldest workload with a ready pod, so that making the Service anew interrupts nothing else.
     #[must_use]
     pub fn active(&self) -> Option<&Workload> {
-        let selected = self.service.as_ref()?.selected.as_deref()?;
-        self.workload(selected)
+        match &self.service {
+            Some(service) => self.workload(service.selected.as_deref()?),
+            None => self
+                .workloads
+                .iter()
+                .filter(|workload| workload.ready_pods() > 0 && !workload.deleting)
+                .min_by(|a, b| a.created.cmp(&b.created).then_with(|| a.name.cmp(&b.name))),
+        }
     }
 }
 

@@ -1,12 +1,34 @@
 //! Decision → [`Resources<Prepared>`]: the objects a step wants, and nothing else. It must know no client; everything it
 //! returns is data that apply writes as it stands.
 
+pub mod claim;
+pub mod deployment;
+pub mod fetch_job;
+pub mod inspect_job;
+mod pod;
+pub mod service;
+
 use std::marker::PhantomData;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+use super::assess::{Assessment, Target};
+use super::plan::{Decision, Step};
+use super::validate::ValidModel;
+use crate::names::{self, Component};
+use crate::snapshot::{JobKind, JobPhase, Snapshot};
+
+/// An object that cannot be written as JSON.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {what} as JSON: {source}")]
+pub struct Error {
+    pub what: &'static str,
+    pub source: serde_json::Error,
+}
 
 /// What the operator's own flags say about every pod it makes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +63,8 @@ pub struct Resources<Stage> {
     pub services: Vec<Service>,
     /// `spec.suspend` of existing Jobs.
     pub suspensions: Vec<Suspension>,
-    /// Deleted, in the background, if the UID still matches.
+    /// Deleted if the UID still matches: Deployments in the background, Jobs in the foreground, so that a Job stays
+    /// visible until its pods have let go of the volume.
     pub deletions: Vec<Deletion>,
     pub stage: PhantomData<Stage>,
 }
@@ -117,4 +140,222 @@ impl Resources<Prepared> {
             stage: PhantomData,
         }
     }
+}
+
+/// The objects that a decision wants. Deployments that serve but are not the target are only scaled or deleted, never
+/// rendered: their template came from an earlier spec.
+///
+/// # Errors
+/// Only when an object cannot be written as JSON, which is a bug.
+pub fn build(
+    settings: &Settings,
+    assessment: &Assessment,
+    decision: &Decision,
+    snapshot: &Snapshot,
+) -> Result<Resources<Prepared>, Error> {
+    let mut resources = Resources::default();
+    let Ok(model) = &assessment.model else {
+        return Ok(resources);
+    };
+    if decision.step == Step::Deleting {
+        return Ok(resources);
+    }
+    let target = assessment.target.as_ref();
+    resources
+        .jobs
+        .extend(new_job(settings, model, assessment, decision, snapshot)?);
+    if let Some(target) = target {
+        let storage_bytes = assessment
+            .plan
+            .as_ref()
+            .map_or(0, |plan| plan.storage_bytes);
+        resources.claims.extend(claim::build(
+            model,
+            target,
+            storage_bytes,
+            decision,
+            snapshot,
+        )?);
+        if runs_target(&decision.step)
+            && !snapshot
+                .workload(&target.workload)
+                .is_some_and(|live| live.deleting)
+        {
+            resources.deployments.push(deployment::build(model, target));
+        }
+    }
+    resources.scales = scales(model, target, decision, snapshot);
+    resources
+        .services
+        .push(service::build(model, target, decision, snapshot)?);
+    resources.suspensions = suspensions(model, snapshot);
+    resources.deletions = deletions(model, target, decision, snapshot);
+    Ok(resources)
+}
+
+fn new_job(
+    settings: &Settings,
+    model: &ValidModel,
+    assessment: &Assessment,
+    decision: &Decision,
+    snapshot: &Snapshot,
+) -> Result<Option<Job>, Error> {
+    match (&decision.step, &assessment.target) {
+        (Step::Inspect, _) => Ok(Some(inspect_job::build(
+            settings,
+            model,
+            &assessment.inspect_inputs,
+        ))),
+        (Step::Fetch, Some(target)) if snapshot.fetch_job(&target.artifact).is_none() => {
+            Ok(Some(fetch_job::build(settings, model, target)))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Steps from which on the target's Deployment is kept as rendered.
+fn runs_target(step: &Step) -> bool {
+    match step {
+        Step::Start
+        | Step::WaitReady
+        | Step::StopOld
+        | Step::Flip { .. }
+        | Step::SettleEndpoints
+        | Step::DrainOld
+        | Step::Serving => true,
+        Step::Deleting
+        | Step::Refused
+        | Step::Suspended
+        | Step::Inspect
+        | Step::WaitInspect
+        | Step::RetryJob { .. }
+        | Step::Fetch
+        | Step::WaitFetch
+        | Step::MarkVerified => false,
+    }
+}
+
+fn scales(
+    model: &ValidModel,
+    target: Option<&Target>,
+    decision: &Decision,
+    snapshot: &Snapshot,
+) -> Vec<Scale> {
+    let scale = |deployment: &str, replicas, stopped_at| Scale {
+        deployment: deployment.to_owned(),
+        replicas,
+        stopped_at,
+    };
+    if decision.step == Step::Suspended {
+        let running = snapshot
+            .workloads
+            .iter()
+            .filter(|workload| workload.replicas != 0 && !workload.deleting);
+        return running
+            .map(|workload| scale(&workload.name, 0, None))
+            .collect();
+    }
+    let Some(active) = snapshot.active().filter(|active| !active.deleting) else {
+        return Vec::new();
+    };
+    let rendered = runs_target(&decision.step);
+    if rendered && target.is_some_and(|target| target.workload == active.id) {
+        return Vec::new();
+    }
+    let wanted = match decision.step {
+        Step::StopOld => 0,
+        // Stopped to make room: it stays so while its successor can start.
+        _ if rendered && active.replicas == 0 => 0,
+        _ => model.replicas,
+    };
+    if active.replicas == wanted {
+        return Vec::new();
+    }
+    let stopped_at = (decision.step == Step::StopOld).then_some(snapshot.now);
+    vec![scale(&active.name, wanted, stopped_at)]
+}
+
+fn suspensions(model: &ValidModel, snapshot: &Snapshot) -> Vec<Suspension> {
+    let running = snapshot
+        .jobs
+        .iter()
+        .filter(|job| job.phase == JobPhase::Active && !job.deleting);
+    running
+        .filter(|job| job.suspended != model.suspend)
+        .map(|job| Suspension {
+            job: job.name.clone(),
+            suspend: model.suspend,
+        })
+        .collect()
+}
+
+/// What no longer leads anywhere: Jobs of other sources and artifacts, Deployments that are neither target nor active.
+fn deletions(
+    model: &ValidModel,
+    target: Option<&Target>,
+    decision: &Decision,
+    snapshot: &Snapshot,
+) -> Vec<Deletion> {
+    let current = |kind: &JobKind| match (kind, target) {
+        (JobKind::Inspect { source }, _) => *source == model.source.id,
+        (JobKind::Fetch { artifact }, Some(target)) => *artifact == target.artifact,
+        (JobKind::Fetch { .. }, None) => true,
+    };
+    let retried =
+        |name: &str| matches!(&decision.step, Step::RetryJob { name: retried } if retried == name);
+    let jobs = snapshot
+        .jobs
+        .iter()
+        .filter(|job| !job.deleting && (!current(&job.kind) || retried(&job.name)));
+    let mut deletions: Vec<Deletion> = jobs
+        .map(|job| Deletion {
+            kind: DeletedKind::Job,
+            name: job.name.clone(),
+            uid: job.uid.clone(),
+        })
+        .collect();
+    let Some(target) = target else {
+        return deletions;
+    };
+    let active = snapshot.active().map(|active| active.id.as_str());
+    let drains = decision.step == Step::DrainOld;
+    let stale = snapshot.workloads.iter().filter(|workload| {
+        workload.id != target.workload
+            && !workload.deleting
+            && (drains || Some(workload.id.as_str()) != active)
+    });
+    deletions.extend(stale.map(|workload| Deletion {
+        kind: DeletedKind::Deployment,
+        name: workload.name.clone(),
+        uid: workload.uid.clone(),
+    }));
+    deletions
+}
+
+/// Metadata of an object of one part of a model, owned by the KimiModel.
+fn metadata(model: &ValidModel, name: String, component: Component) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name),
+        namespace: Some(model.namespace.clone()),
+        labels: Some(names::component_labels(&model.name, component)),
+        owner_references: Some(vec![owner(model)]),
+        ..ObjectMeta::default()
+    }
+}
+
+/// `blockOwnerDeletion` stays unset: setting it needs a right on finalizers where OwnerReferencesPermissionEnforcement
+/// is on, as on OpenShift.
+fn owner(model: &ValidModel) -> OwnerReference {
+    OwnerReference {
+        api_version: format!("{}/{}", spec::GROUP, spec::VERSION),
+        kind: spec::KIND.to_owned(),
+        name: model.name.clone(),
+        uid: model.uid.clone(),
+        controller: Some(true),
+        block_owner_deletion: None,
+    }
+}
+
+fn json<T: serde::Serialize>(what: &'static str, value: &T) -> Result<String, Error> {
+    serde_json::to_string(value).map_err(|source| Error { what, source })
 }

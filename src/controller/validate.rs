@@ -3,10 +3,19 @@
 
 use std::collections::BTreeSet;
 
-use sizing::{Hardware, Model};
-use spec::{HardwareName, SecretKeyRef};
+use sizing::hardware::PRODUCT_LABEL;
+use sizing::{Ask, Hardware, Model, Objective};
+use spec::{
+    AUTO_QUANT, CpuFallback, HardwareName, HuggingFace, KimiModelSpec, SecretKeyRef, Serving,
+    Storage,
+};
 
 use super::plan::Reason;
+use crate::names;
+use crate::snapshot::{Claim, Node, Snapshot};
+
+/// Label whose value a node affinity can list; it is not always the Node's name.
+const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 
 /// A spec whose every word means something.
 #[derive(Clone, Debug)]
@@ -14,14 +23,14 @@ pub struct ValidModel {
     pub name: String,
     pub namespace: String,
     pub uid: String,
-    pub generation: i64,
     pub source: Source,
-    /// The words of `quant: auto`'s choice.
-    pub auto_reason: Option<String>,
+    /// For `quant: auto`.
+    pub choice: Option<AutoChoice>,
     /// The catalogue's model, when the spec names one.
     pub catalogue: Option<&'static Model>,
     pub hardware_name: HardwareName,
     pub hardware: &'static Hardware,
+    pub execution: Execution,
     /// `spec.memory` in bytes.
     pub memory: Option<u64>,
     /// Tokens.
@@ -32,7 +41,6 @@ pub struct ValidModel {
     pub replicas: i32,
     pub port: u16,
     pub api_key: Option<SecretKeyRef>,
-    pub cpu_fallback: bool,
     pub suspend: bool,
     pub nodes: Nodes,
 }
@@ -40,7 +48,7 @@ pub struct ValidModel {
 /// Where the bytes come from, resolved through the catalogue and `auto`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// [`crate::names::source_id`] of the rest.
+    /// [`names::source_id`] of the rest.
     pub id: String,
     pub endpoint: Option<String>,
     pub repo: String,
@@ -50,18 +58,303 @@ pub struct Source {
     pub token: Option<SecretKeyRef>,
 }
 
+/// What `quant: auto` came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AutoChoice {
+    /// Hash of the question as the spec puts it, without the Nodes.
+    pub question: String,
+    /// The answer in words.
+    pub reason: String,
+}
+
+/// What runs the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Execution {
+    /// The CPU, as asked.
+    Cpu,
+    /// The CPU of a GPU Node, since `cpuFallback: Allow` and the engine has no GPU path.
+    CpuFallback,
+    /// Nothing: a GPU was asked for and the CPU denied.
+    Denied,
+}
+
 /// The Nodes that the hardware selects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nodes {
-    /// (name, allocatable memory in bytes), largest memory first.
-    pub matching: Vec<(String, u64)>,
-    /// For GPU hardware: `nvidia.com/gpu.product` values seen on any Node.
+    /// Largest memory first, then by name.
+    pub matching: Vec<MatchingNode>,
+    /// For GPU hardware: product labels seen on any Node.
     pub products_seen: BTreeSet<String>,
+}
+
+/// A Node that the hardware selects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MatchingNode {
+    pub name: String,
+    pub hostname: String,
+    /// Allocatable bytes.
+    pub memory: u64,
 }
 
 /// A spec that cannot be acted on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub reason: Reason,
+    /// The field, what is wrong with it, and what would be right.
     pub message: String,
+}
+
+impl ValidModel {
+    /// RAM to plan with, in bytes: the spec's, or the largest allocatable of the matching Nodes, if there are any.
+    #[must_use]
+    pub fn memory_budget(&self) -> Option<u64> {
+        self.memory
+            .or_else(|| self.nodes.matching.first().map(|node| node.memory))
+    }
+}
+
+/// Resolves the spec against the tables and the Nodes.
+///
+/// # Errors
+/// A [`Refusal`] that names the field; the first in field order.
+pub fn validate(snapshot: &Snapshot) -> Result<ValidModel, Refusal> {
+    let Snapshot {
+        model: meta,
+        spec,
+        nodes,
+        jobs: _,
+        claims,
+        workloads: _,
+        service: _,
+        now: _,
+    } = snapshot;
+    spec::check_name(&meta.name)
+        .and_then(|()| spec::check(spec))
+        .map_err(|violation| Refusal {
+            reason: Reason::InvalidSpec,
+            message: violation.to_string(),
+        })?;
+    // No `..`: a new field fails to compile here instead of silently doing nothing.
+    let KimiModelSpec {
+        model,
+        quant,
+        hardware,
+        objective,
+        memory,
+        source,
+        storage,
+        serving,
+        suspend,
+    } = spec;
+    let Storage {
+        storage_class_name,
+        headroom,
+    } = storage;
+    let Serving {
+        replicas,
+        context_length,
+        port,
+        api_key_secret_ref,
+        cpu_fallback,
+    } = serving;
+
+    let catalogue = model.as_deref().map(find_model).transpose()?;
+    let hardware_row = Hardware::by_name(hardware.as_str()).ok_or_else(|| Refusal {
+        reason: Reason::InvalidSpec,
+        message: format!("spec.hardware: {hardware} has no row in the hardware table"),
+    })?;
+    let execution = match (hardware.is_gpu(), cpu_fallback) {
+        (false, _) => Execution::Cpu,
+        (true, CpuFallback::Allow) => Execution::CpuFallback,
+        (true, CpuFallback::Deny) => Execution::Denied,
+    };
+    let nodes = select_nodes(hardware_row, nodes);
+    let memory = memory.as_deref().and_then(spec::parse_quantity);
+    let context = context_length.map(u64::from);
+
+    let mut resolved = resolve_source(
+        source.as_ref().map(|source| &source.hugging_face),
+        catalogue,
+        quant,
+    )?;
+    let choice = if quant == AUTO_QUANT {
+        let ask = Ask {
+            objective: objective_row(*objective),
+            model: catalogue.ok_or_else(|| Refusal {
+                reason: Reason::InvalidSpec,
+                message:
+                    "spec.quant: auto chooses from the catalogue: give model, or name the quant"
+                        .to_owned(),
+            })?,
+            hardware: hardware_row,
+            context,
+            memory: memory.or_else(|| nodes.matching.first().map(|node| node.memory)),
+            cpu_fallback: execution == Execution::CpuFallback,
+        };
+        let question = question(&ask, memory, &resolved);
+        let (quant, reason) = answer(&ask, &question, claims)?;
+        resolved.quant = quant;
+        Some(AutoChoice { question, reason })
+    } else {
+        None
+    };
+    resolved.id = names::source_id(
+        resolved.endpoint.as_deref(),
+        &resolved.repo,
+        &resolved.revision,
+        resolved.path.as_deref(),
+        &resolved.quant,
+    );
+
+    Ok(ValidModel {
+        name: meta.name.clone(),
+        namespace: meta.namespace.clone(),
+        uid: meta.uid.clone(),
+        source: resolved,
+        choice,
+        catalogue,
+        hardware_name: *hardware,
+        hardware: hardware_row,
+        execution,
+        memory,
+        context,
+        storage_class: storage_class_name.clone(),
+        headroom: headroom.as_deref().and_then(spec::parse_quantity),
+        replicas: *replicas,
+        port: *port,
+        api_key: api_key_secret_ref.clone(),
+        suspend: *suspend,
+        nodes,
+    })
+}
+
+fn find_model(name: &str) -> Result<&'static Model, Refusal> {
+    Model::by_name(name).ok_or_else(|| {
+        let known: Vec<&str> = Model::all().iter().map(|row| row.name).collect();
+        Refusal {
+            reason: Reason::UnknownModel,
+            message: format!(
+                "spec.model: the catalogue has no '{name}'; it has {}. For anything else leave model out and give \
+                 source.huggingFace.repo",
+                known.join(", ")
+            ),
+        }
+    })
+}
+
+/// The source as written, or the catalogue's; its id is set once the quant is known.
+fn resolve_source(
+    given: Option<&HuggingFace>,
+    catalogue: Option<&'static Model>,
+    quant: &str,
+) -> Result<Source, Refusal> {
+    let blank = |repo: &str, revision: &str| Source {
+        id: String::new(),
+        endpoint: None,
+        repo: repo.to_owned(),
+        revision: revision.to_owned(),
+        path: None,
+        quant: quant.to_owned(),
+        token: None,
+    };
+    match (given, catalogue) {
+        (
+            Some(HuggingFace {
+                repo,
+                revision,
+                path,
+                endpoint,
+                token_secret_ref,
+            }),
+            _,
+        ) => Ok(Source {
+            endpoint: endpoint
+                .as_deref()
+                .map(|url| url.trim_end_matches('/').to_owned()),
+            path: path.clone(),
+            token: token_secret_ref.clone(),
+            ..blank(repo, revision)
+        }),
+        (None, Some(model)) => Ok(blank(model.repo, spec::DEFAULT_REVISION)),
+        (None, None) => Err(Refusal {
+            reason: Reason::InvalidSpec,
+            message:
+                "spec.model: give model (a name from the catalogue) or source.huggingFace.repo"
+                    .to_owned(),
+        }),
+    }
+}
+
+/// The question as the spec puts it. Nodes stay out of it: a Node that comes or goes must not fetch another quant.
+fn question(ask: &Ask, memory: Option<u64>, source: &Source) -> String {
+    names::short_hash(&format!(
+        "{}\n{}\n{}\n{:?}\n{memory:?}\n{}\n{:?}\n{}\n{}\n{:?}\n",
+        ask.objective.name(),
+        ask.model.name,
+        ask.hardware.name,
+        ask.context,
+        ask.cpu_fallback,
+        source.endpoint,
+        source.repo,
+        source.revision,
+        source.path,
+    ))
+}
+
+/// The quant that answered the same question before, or a fresh answer.
+fn answer(ask: &Ask, question: &str, claims: &[Claim]) -> Result<(String, String), Refusal> {
+    let kept = claims
+        .iter()
+        .filter(|claim| claim.choice.as_deref() == Some(question) && !claim.deleting)
+        .max_by_key(|claim| claim.created)
+        .and_then(|claim| claim.facts.as_ref());
+    if let Some(facts) = kept {
+        return Ok((
+            facts.quant.clone(),
+            format!("{}: chosen before for the same spec", facts.quant),
+        ));
+    }
+    sizing::choose(ask)
+        .map(|choice| (choice.quant.name.to_owned(), choice.reason))
+        .map_err(|error| Refusal {
+            reason: Reason::InvalidSpec,
+            message: format!("spec.quant: {error}"),
+        })
+}
+
+fn objective_row(objective: spec::Objective) -> Objective {
+    match objective {
+        spec::Objective::Production => Objective::Production,
+        spec::Objective::Development => Objective::Development,
+        spec::Objective::Edge => Objective::Edge,
+        spec::Objective::Research => Objective::Research,
+        spec::Objective::Cost => Objective::Cost,
+        spec::Objective::Quality => Objective::Quality,
+    }
+}
+
+fn select_nodes(hardware: &'static Hardware, nodes: &[Node]) -> Nodes {
+    let product = |node: &Node| node.labels.get(PRODUCT_LABEL).cloned();
+    let selects = |node: &Node| {
+        hardware.is_cpu()
+            || product(node).is_some_and(|product| hardware.node_labels.contains(&product.as_str()))
+    };
+    let mut matching: Vec<MatchingNode> = nodes
+        .iter()
+        .filter(|node| node.usable && selects(node))
+        .map(|node| MatchingNode {
+            name: node.name.clone(),
+            hostname: node
+                .labels
+                .get(HOSTNAME_LABEL)
+                .unwrap_or(&node.name)
+                .clone(),
+            memory: node.memory,
+        })
+        .collect();
+    matching.sort_by(|a, b| b.memory.cmp(&a.memory).then_with(|| a.name.cmp(&b.name)));
+    Nodes {
+        matching,
+        products_seen: nodes.iter().filter_map(product).collect(),
+    }
 }

@@ -1,0 +1,74 @@
+//! The PVC of one artifact. It outlives edits and carries, as annotations, all that must be known about its contents.
+//! It must know nothing about pods.
+
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use super::super::assess::Target;
+use super::super::plan::{Decision, Step};
+use super::super::validate::ValidModel;
+use super::Error;
+use crate::names::{self, Component};
+use crate::snapshot::Snapshot;
+
+/// The claim, when it exists or is to be made now. What cannot change on an existing claim (class, size) is repeated as
+/// observed.
+///
+/// # Errors
+/// When the facts cannot be written as JSON, which is a bug.
+pub fn build(
+    model: &ValidModel,
+    target: &Target,
+    storage_bytes: u64,
+    decision: &Decision,
+    snapshot: &Snapshot,
+) -> Result<Option<PersistentVolumeClaim>, Error> {
+    let live = snapshot.claim(&target.artifact);
+    if live.is_some_and(|claim| claim.deleting) || (live.is_none() && decision.step != Step::Fetch)
+    {
+        return Ok(None);
+    }
+    let (bytes, class) = match live {
+        Some(claim) => (claim.requested, claim.storage_class.clone()),
+        None => (storage_bytes, model.storage_class.clone()),
+    };
+    // Labelled as the fetcher's work; every server of the artifact mounts it.
+    let mut metadata = super::metadata(
+        model,
+        names::claim(&model.name, &target.artifact),
+        Component::Fetch,
+    );
+    let labels = metadata.labels.get_or_insert_default();
+    labels.insert(names::LABEL_ARTIFACT.to_owned(), target.artifact.clone());
+    labels.insert(names::LABEL_SOURCE.to_owned(), model.source.id.clone());
+    let annotations = metadata.annotations.get_or_insert_default();
+    annotations.insert(
+        names::ANNOTATION_FACTS.to_owned(),
+        super::json("facts", &target.facts)?,
+    );
+    let verified = match decision.step {
+        Step::MarkVerified => Some(names::verified_value(&target.facts)),
+        _ => live.and_then(|claim| claim.verified.clone()),
+    };
+    if let Some(verified) = verified {
+        annotations.insert(names::ANNOTATION_VERIFIED.to_owned(), verified);
+    }
+    if let Some(choice) = &model.choice {
+        annotations.insert(names::ANNOTATION_CHOICE.to_owned(), choice.question.clone());
+    }
+    Ok(Some(PersistentVolumeClaim {
+        metadata,
+        spec: Some(PersistentVolumeClaimSpec {
+            access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
+            storage_class_name: class,
+            resources: Some(VolumeResourceRequirements {
+                requests: Some([("storage".to_owned(), Quantity(bytes.to_string()))].into()),
+                limits: None,
+            }),
+            ..PersistentVolumeClaimSpec::default()
+        }),
+        status: None,
+    }))
+}

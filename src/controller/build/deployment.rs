@@ -1,0 +1,190 @@
+//! The server: one Deployment per (artifact, pod template), so that an edit starts a new one beside the old one instead
+//! of changing it. The template must not depend on Nodes, on status or on time.
+
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
+use k8s_openapi::api::core::v1::{
+    ContainerPort, HTTPGetAction, Lifecycle, LifecycleHandler, PodTemplateSpec, Probe, SleepAction,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::super::assess::Target;
+use super::super::validate::ValidModel;
+use super::{Error, Settings, pod};
+use crate::names::{self, Component};
+
+/// Name of the container.
+pub const CONTAINER: &str = "server";
+/// Port of the OpenAI API in the pod; the Service has its own.
+const HTTP_PORT: i32 = 8080;
+/// Manifest that the fetch Job leaves beside the weights.
+const MANIFEST: &str = "/models/kimi-manifest.json";
+/// How long a stream may go on after its server was told to stop.
+const DRAIN_SECONDS: i64 = 3600;
+/// How long endpoints are given to forget a pod before it is told to stop.
+const PRE_STOP_SECONDS: i64 = 5;
+/// Loading is expected to be at least this fast, in bytes per second: a spinning disk, or a busy network volume.
+const SLOWEST_LOAD: u64 = 50_000_000;
+/// Image pull, scheduling and self-test, in seconds.
+const START_ALLOWANCE: u64 = 1200;
+
+/// The pod template without the workload label, which is its own hash.
+#[must_use]
+pub fn template(
+    settings: &Settings,
+    model: &ValidModel,
+    artifact: &str,
+    context: u64,
+    memory_request: u64,
+) -> PodTemplateSpec {
+    let requests = [
+        ("cpu", "250m".to_owned()),
+        ("memory", memory_request.to_string()),
+    ];
+    let mut container = pod::container(
+        settings,
+        CONTAINER,
+        args(model, context),
+        pod::resources(&requests, &[]),
+    );
+    container.env = Some(vec![
+        pod::env("QUANT_TYPE", &model.source.quant),
+        pod::env("KIMI_ARTIFACT", artifact),
+    ]);
+    let port = |name: &str, port| ContainerPort {
+        name: Some(name.to_owned()),
+        container_port: port,
+        ..ContainerPort::default()
+    };
+    container.ports = Some(vec![
+        port("http", HTTP_PORT),
+        port("health", pod::HEALTH_PORT),
+    ]);
+    // The process answers /livez on its own thread from its first second, and 503 only after 120 s without progress
+    // in loading or serving: no deadline ends a load that advances.
+    container.startup_probe = Some(probe("/livez", 2, 60));
+    container.liveness_probe = Some(probe("/livez", 10, 3));
+    // /readyz is 200 after the self-test in the engine and until SIGTERM.
+    container.readiness_probe = Some(probe("/readyz", 2, 3));
+    container.lifecycle = Some(Lifecycle {
+        pre_stop: Some(LifecycleHandler {
+            sleep: Some(SleepAction {
+                seconds: PRE_STOP_SECONDS,
+            }),
+            ..LifecycleHandler::default()
+        }),
+        ..Lifecycle::default()
+    });
+    let mut pod = pod::pod(settings, container, "Always");
+    pod.termination_grace_period_seconds = Some(DRAIN_SECONDS + 30);
+    pod::mount_claim(&mut pod, names::claim(&model.name, artifact), true);
+    if let Some(secret) = &model.api_key {
+        pod::mount_secret(&mut pod, pod::api_key(secret));
+    }
+    pod::place(&mut pod, model, Vec::new());
+    let mut labels = names::component_labels(&model.name, Component::Server);
+    labels.insert(names::LABEL_ARTIFACT.to_owned(), artifact.to_owned());
+    PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(labels),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(pod),
+    }
+}
+
+/// The workload id of a template, and the template with that id as a label.
+///
+/// # Errors
+/// When the template cannot be written as JSON, which is a bug.
+pub fn identify(
+    mut template: PodTemplateSpec,
+    artifact: &str,
+) -> Result<(String, PodTemplateSpec), Error> {
+    let id = names::short_hash(&format!(
+        "{artifact}\n{}\n",
+        super::json("pod template", &template)?
+    ));
+    let metadata = template.metadata.get_or_insert_default();
+    metadata
+        .labels
+        .get_or_insert_default()
+        .insert(names::LABEL_WORKLOAD.to_owned(), id.clone());
+    Ok((id, template))
+}
+
+/// The target's Deployment.
+#[must_use]
+pub fn build(model: &ValidModel, target: &Target) -> Deployment {
+    let mut metadata = super::metadata(
+        model,
+        names::deployment(&model.name, &target.workload),
+        Component::Server,
+    );
+    let labels = metadata.labels.get_or_insert_default();
+    labels.insert(names::LABEL_ARTIFACT.to_owned(), target.artifact.clone());
+    labels.insert(names::LABEL_WORKLOAD.to_owned(), target.workload.clone());
+    metadata.annotations.get_or_insert_default().insert(
+        names::ANNOTATION_QUANT.to_owned(),
+        target.facts.quant.clone(),
+    );
+    Deployment {
+        metadata,
+        spec: Some(DeploymentSpec {
+            replicas: Some(model.replicas),
+            revision_history_limit: Some(0),
+            progress_deadline_seconds: Some(progress_deadline_seconds(target.facts.bytes)),
+            // The template of a Deployment never changes; Recreate says so to whoever edits it by hand.
+            strategy: Some(DeploymentStrategy {
+                type_: Some("Recreate".to_owned()),
+                rolling_update: None,
+            }),
+            selector: LabelSelector {
+                match_labels: Some(super::service::selector(&model.name, &target.workload)),
+                match_expressions: None,
+            },
+            template: target.template.clone(),
+            ..DeploymentSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// Only a hint for people and kstatus: nothing is stopped when it passes.
+fn progress_deadline_seconds(bytes: u64) -> i32 {
+    i32::try_from(START_ALLOWANCE + bytes / SLOWEST_LOAD).unwrap_or(i32::MAX)
+}
+
+fn args(model: &ValidModel, context: u64) -> Vec<String> {
+    let mut args = vec!["serve".to_owned()];
+    let mut flag = |name: &str, value: &str| args.extend([name.to_owned(), value.to_owned()]);
+    flag("--manifest", MANIFEST);
+    flag("--alias", &model.name);
+    if let Some(row) = model.catalogue.filter(|row| row.name != model.name) {
+        flag("--alias", row.name);
+    }
+    flag("--host", "0.0.0.0");
+    flag("--port", &HTTP_PORT.to_string());
+    flag("--health-port", &pod::HEALTH_PORT.to_string());
+    flag("--ctx-size", &context.to_string());
+    if let Some(secret) = &model.api_key {
+        flag("--api-key-file", &pod::api_key(secret).path());
+    }
+    flag("--drain-timeout", &DRAIN_SECONDS.to_string());
+    flag("--output", pod::TERMINATION_LOG);
+    args
+}
+
+fn probe(path: &str, period_seconds: i32, failures: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::String("health".to_owned()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period_seconds),
+        timeout_seconds: Some(5),
+        failure_threshold: Some(failures),
+        ..Probe::default()
+    }
+}

@@ -1,0 +1,230 @@
+//! What every pod of a model has in common: the restricted security settings, `/tmp`, Secrets as optional files. It must
+//! know no component.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Affinity, Capabilities, Container, EmptyDirVolumeSource, EnvVar, KeyToPath, NodeAffinity,
+    NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolumeClaimVolumeSource,
+    PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile, SecretVolumeSource,
+    SecurityContext, Toleration, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use sizing::hardware::PRODUCT_LABEL;
+use spec::SecretKeyRef;
+
+use super::super::validate::ValidModel;
+use super::Settings;
+
+/// Where weights are mounted in every pod.
+pub(super) const MODELS: &str = "/models";
+/// Where a container's last words go; the operator reads them from the pod's status.
+pub(super) const TERMINATION_LOG: &str = "/dev/termination-log";
+/// Port of probes and of the fetch pod's progress.
+pub(super) const HEALTH_PORT: i32 = 8081;
+
+/// One file of a Secret: the volume's name, which is also its directory under `/secrets`, and the file in it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SecretFile<'a> {
+    pub(super) volume: &'static str,
+    pub(super) file: &'static str,
+    pub(super) secret: &'a SecretKeyRef,
+}
+
+impl SecretFile<'_> {
+    pub(super) fn path(&self) -> String {
+        format!("/secrets/{}/{}", self.volume, self.file)
+    }
+}
+
+pub(super) fn hub_token(secret: &SecretKeyRef) -> SecretFile<'_> {
+    SecretFile {
+        volume: "hub",
+        file: "token",
+        secret,
+    }
+}
+
+pub(super) fn api_key(secret: &SecretKeyRef) -> SecretFile<'_> {
+    SecretFile {
+        volume: "api-key",
+        file: "key",
+        secret,
+    }
+}
+
+/// A pod around one container that has no volumes yet.
+pub(super) fn pod(settings: &Settings, container: Container, restart_policy: &str) -> PodSpec {
+    let mut pod = PodSpec {
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        restart_policy: Some(restart_policy.to_owned()),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: settings.run_as_user,
+            fs_group: settings.fs_group,
+            // Hundreds of gigabytes must not be walked at every start.
+            fs_group_change_policy: Some("OnRootMismatch".to_owned()),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                localhost_profile: None,
+            }),
+            ..PodSecurityContext::default()
+        }),
+        containers: vec![container],
+        ..PodSpec::default()
+    };
+    let scratch = Volume {
+        name: "tmp".to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource::default()),
+        ..Volume::default()
+    };
+    mount(&mut pod, scratch, "/tmp", false);
+    pod
+}
+
+/// A container of the worker image, with nothing a restricted namespace refuses.
+pub(super) fn container(
+    settings: &Settings,
+    name: &str,
+    args: Vec<String>,
+    resources: ResourceRequirements,
+) -> Container {
+    Container {
+        name: name.to_owned(),
+        image: Some(settings.worker_image.clone()),
+        image_pull_policy: Some(settings.image_pull_policy.clone()),
+        command: Some(vec!["kimi".to_owned()]),
+        args: Some(args),
+        resources: Some(resources),
+        termination_message_path: Some(TERMINATION_LOG.to_owned()),
+        termination_message_policy: Some("File".to_owned()),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".to_owned()]),
+                add: None,
+            }),
+            read_only_root_filesystem: Some(true),
+            ..SecurityContext::default()
+        }),
+        ..Container::default()
+    }
+}
+
+pub(super) fn mount(pod: &mut PodSpec, volume: Volume, path: &str, read_only: bool) {
+    for container in &mut pod.containers {
+        container
+            .volume_mounts
+            .get_or_insert_default()
+            .push(VolumeMount {
+                name: volume.name.clone(),
+                mount_path: path.to_owned(),
+                read_only: read_only.then_some(true),
+                ..VolumeMount::default()
+            });
+    }
+    pod.volumes.get_or_insert_default().push(volume);
+}
+
+pub(super) fn mount_claim(pod: &mut PodSpec, claim: String, read_only: bool) {
+    let volume = Volume {
+        name: "models".to_owned(),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+            claim_name: claim,
+            read_only: None,
+        }),
+        ..Volume::default()
+    };
+    mount(pod, volume, MODELS, read_only);
+}
+
+/// Optional, so that the pod starts without the Secret and `kimi` itself can say that it is missing.
+pub(super) fn mount_secret(pod: &mut PodSpec, file: SecretFile<'_>) {
+    let volume = Volume {
+        name: file.volume.to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(file.secret.name.clone()),
+            optional: Some(true),
+            items: Some(vec![KeyToPath {
+                key: file.secret.key.clone(),
+                path: file.file.to_owned(),
+                mode: None,
+            }]),
+            default_mode: None,
+        }),
+        ..Volume::default()
+    };
+    mount(pod, volume, &format!("/secrets/{}", file.volume), true);
+}
+
+pub(super) fn env(name: &str, value: &str) -> EnvVar {
+    EnvVar {
+        name: name.to_owned(),
+        value: Some(value.to_owned()),
+        value_from: None,
+    }
+}
+
+/// Requests and limits in (resource, quantity) pairs.
+pub(super) fn resources(
+    requests: &[(&str, String)],
+    limits: &[(&str, String)],
+) -> ResourceRequirements {
+    let map = |pairs: &[(&str, String)]| -> Option<BTreeMap<String, Quantity>> {
+        (!pairs.is_empty()).then(|| {
+            pairs
+                .iter()
+                .map(|(name, amount)| ((*name).to_owned(), Quantity(amount.clone())))
+                .collect()
+        })
+    };
+    ResourceRequirements {
+        requests: map(requests),
+        limits: map(limits),
+        claims: None,
+    }
+}
+
+/// Places a pod on Nodes of the model's hardware and, where given, on these hostnames.
+pub(super) fn place(pod: &mut PodSpec, model: &ValidModel, hostnames: Vec<String>) {
+    let one_of = |key: &str, values: Vec<String>| NodeSelectorRequirement {
+        key: key.to_owned(),
+        operator: "In".to_owned(),
+        values: Some(values),
+    };
+    let mut requirements = Vec::new();
+    if !model.hardware.is_cpu() {
+        let products = model
+            .hardware
+            .node_labels
+            .iter()
+            .map(|label| (*label).to_owned())
+            .collect();
+        requirements.push(one_of(PRODUCT_LABEL, products));
+        // Exists: GPU Nodes carry this taint with values of the platform's choosing.
+        pod.tolerations = Some(vec![Toleration {
+            key: Some("nvidia.com/gpu".to_owned()),
+            operator: Some("Exists".to_owned()),
+            ..Toleration::default()
+        }]);
+    }
+    if !hostnames.is_empty() {
+        requirements.push(one_of("kubernetes.io/hostname", hostnames));
+    }
+    if requirements.is_empty() {
+        return;
+    }
+    pod.affinity = Some(Affinity {
+        node_affinity: Some(NodeAffinity {
+            required_during_scheduling_ignored_during_execution: Some(NodeSelector {
+                node_selector_terms: vec![NodeSelectorTerm {
+                    match_expressions: Some(requirements),
+                    match_fields: None,
+                }],
+            }),
+            preferred_during_scheduling_ignored_during_execution: None,
+        }),
+        ..Affinity::default()
+    });
+}
