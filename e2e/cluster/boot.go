@@ -361,6 +361,9 @@ func (c *cluster) printLogs(lines int) {
 	for _, path := range logs {
 		text, _ := os.ReadFile(path)
 		all := strings.Split(strings.TrimSpace(string(text)), "\n")
-		fmt.Fprintf(os.Stderr, "--- %s\n%s\n", filepath.Base(path), strings.Join(all[max(0, len(all)-lines):], "\n"))
+		fmt.Fprintf(os.Stderr, "--- %s\n", filepath.Base(path))
+		for _, line := range all[max(0, len(all)-lines):] {
+			fmt.Fprintf(os.Stderr, "%.240s\n", line)
+		}
 	}
 }

@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")"
 kubernetes=$(sed -n 's/^\tk8s.io\/kubernetes v//p' go.mod)
-sources=$(find . -name '*.go' -o -name 'go.*' -o -path './conf/*' -type f | LC_ALL=C sort)
+sources=$(find . -name '*.go' -not -path './selftest/*' -o -name 'go.*' -o -path './conf/*' -type f | LC_ALL=C sort)
 # shellcheck disable=SC2086 # one argument per file
 version=$(cat $sources build.sh | sha256sum | cut -c1-12)
 cache=${KIMI_CACHE:-$HOME/.cache/kimi-operator}/bin
