@@ -5,10 +5,25 @@
 //! [`perplexity`] and [`selftest`] judge a model; `model.rs` is the forward pass, top to bottom.
 
 mod api;
+mod attention;
 mod chat;
+mod config;
 mod error;
+mod ffn;
+mod file_type;
+mod kv_cache;
+mod load;
+mod memory;
+mod model;
+mod moe;
+mod ops;
+mod perplexity;
+mod rope;
 mod template;
+#[cfg(test)]
+mod testing;
 pub mod tokenizer;
+mod weights;
 
 pub use api::{
     Event, FinishReason, Handle, Info, Options, Progress, Request, Sampling, SubmitError, Timings,
@@ -16,5 +31,6 @@ pub use api::{
 };
 pub use chat::{ChatMessage, ToolCall};
 pub use error::Error;
+pub use perplexity::{Perplexity, perplexity};
 pub use template::Template;
 pub use tokenizer::Tokenizer;

@@ -3,6 +3,7 @@
 //! where they like.
 
 mod bpe;
+pub(crate) mod metadata;
 mod split;
 mod stream;
 

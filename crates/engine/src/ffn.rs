@@ -1,0 +1,92 @@
+//! Feed-forward networks of the SwiGLU form (arXiv 2002.05202): down·(silu(gate·x) ∘ up·x), for many
+//! experts and tokens in two parallel steps. It must not know how tokens came to their experts.
+
+use rayon::prelude::*;
+
+use crate::{
+    ops::{self, row_products, rows_per_task, silu},
+    weights::View,
+};
+
+/// One network and the tokens it is applied to.
+pub(crate) struct Work<'w> {
+    /// hidden → ff.
+    pub(crate) gate: View<'w>,
+    /// hidden → ff.
+    pub(crate) up: View<'w>,
+    /// ff → hidden.
+    pub(crate) down: View<'w>,
+    /// (token, weight of the network's answer in the sum).
+    pub(crate) tokens: Vec<(usize, f32)>,
+}
+
+/// Σ weight·network(x) per token, in the order of `work`; n × hidden in and out.
+pub(crate) fn forward(work: &[Work<'_>], x: &[f32], hidden: usize) -> Vec<f32> {
+    // Each network's inputs side by side.
+    let inputs: Vec<Vec<f32>> = work
+        .iter()
+        .map(|work| {
+            let rows = work
+                .tokens
+                .iter()
+                .map(|(token, _)| &x[token * hidden..(token + 1) * hidden]);
+            rows.flatten().copied().collect()
+        })
+        .collect();
+
+    let inner = products(
+        work,
+        |work| work.gate,
+        |work, first, out, at| {
+            row_products(work.gate, first, &inputs[at], out);
+            let mut up = vec![0.0; out.len()];
+            row_products(work.up, first, &inputs[at], &mut up);
+            for (gate, up) in out.iter_mut().zip(up) {
+                *gate = silu(*gate) * up;
+            }
+        },
+    );
+    let outer = products(
+        work,
+        |work| work.down,
+        |work, first, out, at| {
+            row_products(work.down, first, &inner[at], out);
+        },
+    );
+
+    let mut y = vec![0.0; x.len()];
+    for (work, outer) in work.iter().zip(&outer) {
+        for ((token, weight), outer) in work.tokens.iter().zip(outer.chunks_exact(hidden)) {
+            ops::add_scaled(&mut y[token * hidden..(token + 1) * hidden], *weight, outer);
+        }
+    }
+    y
+}
+
+/// For each network, tokens × rows of the matrix that `matrix` picks. `compute` fills rows × tokens
+/// from row `first` on for the network at `at`; one parallel step for all of them.
+fn products<'w>(
+    work: &[Work<'w>],
+    matrix: impl Fn(&Work<'w>) -> View<'w>,
+    compute: impl Fn(&Work<'w>, usize, &mut [f32], usize) + Sync,
+) -> Vec<Vec<f32>> {
+    let mut outs: Vec<Vec<f32>> = work
+        .iter()
+        .map(|work| vec![0.0; matrix(work).rows() * work.tokens.len()])
+        .collect();
+    let mut tasks = Vec::new();
+    for (at, (work, out)) in work.iter().zip(&mut outs).enumerate() {
+        let tokens = work.tokens.len();
+        let rows = rows_per_task(matrix(work).cols, tokens);
+        for (task, out) in out.chunks_mut((rows * tokens).max(1)).enumerate() {
+            tasks.push((at, task * rows, out));
+        }
+    }
+    tasks
+        .into_par_iter()
+        .for_each(|(at, first, out)| compute(&work[at], first, out, at));
+    outs.into_iter()
+        .zip(work)
+        .map(|(out, work)| ops::transpose(out, work.tokens.len()))
+        .collect()
+}

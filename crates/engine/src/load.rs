@@ -1,0 +1,169 @@
+//! From a path to a model ready to compute: shards, headers, mapping, tokenizer, template. It must
+//! not know requests.
+
+use std::{path::Path, sync::Arc, thread};
+
+use gguf::shard;
+
+use crate::{
+    Error, Info, Options, Progress, Template, Tokenizer, config::Config, file_type, memory,
+    model::Model, tokenizer::metadata::chat_template, weights::Weights,
+};
+
+/// Threads a pool is ever given.
+const MAX_THREADS: usize = 1024;
+
+/// Slots an engine is ever given.
+const MAX_SLOTS: usize = 1024;
+
+/// A model and what belongs to it.
+pub(crate) struct Loaded {
+    pub(crate) model: Model,
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    pub(crate) template: Arc<Template>,
+    pub(crate) info: Arc<Info>,
+}
+
+/// Loads what `options` names; takes as long as reading the files does.
+///
+/// # Errors
+/// Whatever is wrong with the options or the files; see [`Error`].
+pub(crate) fn load(options: &Options, progress: &Progress) -> Result<Loaded, Error> {
+    if !(1..=MAX_SLOTS).contains(&options.slots) {
+        return Err(Error::Options(format!(
+            "{} slots were asked for; use 1 to {MAX_SLOTS}",
+            options.slots
+        )));
+    }
+    let threads = threads(options.threads)?;
+    let paths = find(&options.model)?;
+    let mut headers = Vec::with_capacity(paths.len());
+    for path in &paths {
+        headers.push(gguf::open_header(path)?);
+        progress.touch();
+    }
+    shard::check_set(&headers)?;
+    // check_set refuses an empty set.
+    let metadata = headers
+        .first()
+        .map(|header| &header.metadata)
+        .ok_or_else(|| Error::ModelNotFound {
+            path: options.model.clone(),
+            detail: "no files".to_owned(),
+        })?;
+
+    let config = Config::read(metadata)?;
+    let context = context(options.context, config.context)?;
+    let tokenizer = Tokenizer::from_metadata(metadata)?;
+    let template = match chat_template(metadata)? {
+        Some(source) => Template::from_source(source, &tokenizer)?,
+        None => Template::native(),
+    };
+    progress.touch();
+
+    let weights = Weights::map(&paths, &headers)?;
+    let model = Model::new(config, &weights, tokenizer.vocab(), threads)?;
+    let info = Info {
+        name: name(
+            metadata.opt_str("general.name")?,
+            paths.first().map(AsRef::as_ref),
+        ),
+        architecture: metadata.get_str("general.architecture")?.to_owned(),
+        quant: file_type::name(metadata.opt_u32("general.file_type")?)
+            .or_else(|| weights.main_dtype().map(gguf::Dtype::name))
+            .unwrap_or("unknown")
+            .to_owned(),
+        context,
+        trained_context: model.trained_context(),
+        vocab: u32::try_from(tokenizer.vocab()).unwrap_or(u32::MAX),
+        parameters: weights.parameters(),
+        bytes: weights.bytes(),
+        kv_bytes: model
+            .cache_bytes(context)
+            .saturating_mul(options.slots as u64),
+        slots: options.slots,
+        threads,
+    };
+    tracing::info!(
+        name = info.name,
+        quant = info.quant,
+        parameters = info.parameters,
+        weight_bytes = info.bytes,
+        kv_cache_bytes = info.kv_bytes,
+        context = info.context,
+        slots = info.slots,
+        threads = info.threads,
+        "model mapped"
+    );
+    read_ahead(&weights, &info, progress);
+    Ok(Loaded {
+        model,
+        tokenizer: Arc::new(tokenizer),
+        template: Arc::new(template),
+        info: Arc::new(info),
+    })
+}
+
+fn find(model: &Path) -> Result<Vec<std::path::PathBuf>, Error> {
+    if !model.exists() {
+        return Err(Error::ModelNotFound {
+            path: model.to_owned(),
+            detail: "there is no such file or directory; check the path or fetch the model".into(),
+        });
+    }
+    Ok(shard::find_shards(model)?)
+}
+
+fn threads(asked: Option<usize>) -> Result<usize, Error> {
+    match asked {
+        None => Ok(thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(MAX_THREADS)),
+        Some(threads) if (1..=MAX_THREADS).contains(&threads) => Ok(threads),
+        Some(threads) => Err(Error::Options(format!(
+            "{threads} threads were asked for; use 1 to {MAX_THREADS}"
+        ))),
+    }
+}
+
+fn context(asked: Option<u32>, trained: u32) -> Result<u32, Error> {
+    match asked {
+        None => Ok(trained.min(Options::DEFAULT_CONTEXT)),
+        Some(0) => Err(Error::Options(
+            "a context of 0 tokens was asked for".to_owned(),
+        )),
+        Some(asked) if asked > trained => Err(Error::ContextTooLong {
+            asked,
+            most: trained,
+        }),
+        Some(asked) => Ok(asked),
+    }
+}
+
+fn name(given: Option<&str>, first: Option<&Path>) -> String {
+    let stem = || {
+        first
+            .and_then(Path::file_stem)
+            .map(|stem| stem.to_string_lossy().into_owned())
+    };
+    given
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .or_else(stem)
+        .unwrap_or_default()
+}
+
+/// Brings the files into memory when they fit; else the pages come when a token needs them.
+fn read_ahead(weights: &Weights, info: &Info, progress: &Progress) {
+    let limit = memory::limit();
+    if limit.is_some_and(|limit| info.bytes.saturating_add(info.kv_bytes) > limit) {
+        tracing::warn!(
+            weight_bytes = info.bytes,
+            kv_cache_bytes = info.kv_bytes,
+            memory_bytes = limit,
+            "the model does not fit in memory; weights will be read from disk again and again"
+        );
+        return;
+    }
+    weights.read_ahead(progress);
+}

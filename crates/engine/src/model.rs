@@ -1,0 +1,132 @@
+//! The forward pass of a `deepseek2` model, top to bottom: embedding, layers of attention and
+//! feed-forward each added to the stream, norm, logits. It must not know requests or text.
+
+mod layers;
+#[cfg(test)]
+mod tests;
+
+use rayon::ThreadPool;
+use sizing::kv_cache;
+
+use crate::{
+    attention::Attention,
+    config::Config,
+    kv_cache::{CacheType, KvCache},
+    moe::{Dense, Moe},
+    ops::{add_scaled, matmul, rms_norm},
+    rope::{Angles, Rope},
+    weights::Matrix,
+};
+
+/// Most tokens that go through the layers together: enough to use each weight row many times, few
+/// enough that a step lasts seconds on the largest model.
+pub(crate) const BATCH: usize = 256;
+
+/// A loaded model.
+pub(crate) struct Model {
+    config: Config,
+    /// vocab × hidden.
+    embedding: Matrix,
+    layers: Vec<Layer>,
+    output_norm: Vec<f32>,
+    /// hidden → vocab.
+    output: Matrix,
+    rope: Rope,
+    threads: ThreadPool,
+}
+
+struct Layer {
+    attention_norm: Vec<f32>,
+    attention: Attention,
+    ffn_norm: Vec<f32>,
+    ffn: Ffn,
+}
+
+enum Ffn {
+    Dense(Dense),
+    Experts(Moe),
+}
+
+/// Whose logits a forward pass returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Logits {
+    /// Of the last token: vocab values.
+    Last,
+    /// Of every token: n × vocab values.
+    All,
+}
+
+impl Model {
+    /// Logits after `tokens`, which follow those in `cache` and join them. There must be at least
+    /// one token, each below the vocabulary's size, and room for all in the cache.
+    pub(crate) fn forward(&self, tokens: &[u32], cache: &mut KvCache, logits: Logits) -> Vec<f32> {
+        self.threads
+            .install(|| self.layers_and_logits(tokens, cache, logits))
+    }
+
+    fn layers_and_logits(&self, tokens: &[u32], cache: &mut KvCache, logits: Logits) -> Vec<f32> {
+        let Config {
+            hidden, rms_eps, ..
+        } = self.config;
+        let angles: Vec<Angles> = (0..tokens.len())
+            .map(|token| self.rope.angles(cache.len() + token))
+            .collect();
+
+        // n × hidden, the stream that every layer adds to.
+        let mut x = vec![0.0; tokens.len() * hidden];
+        for (token, x) in tokens.iter().zip(x.chunks_exact_mut(hidden)) {
+            self.embedding.view().decode_row(*token as usize, x);
+        }
+
+        for (at, layer) in self.layers.iter().enumerate() {
+            let normed = rms_norm(&x, &layer.attention_norm, rms_eps);
+            let attended = layer
+                .attention
+                .forward(&self.config, &normed, &angles, cache, at);
+            add_scaled(&mut x, 1.0, &attended);
+
+            let normed = rms_norm(&x, &layer.ffn_norm, rms_eps);
+            let answered = match &layer.ffn {
+                Ffn::Dense(dense) => dense.forward(&normed, hidden),
+                Ffn::Experts(experts) => experts.forward(&normed, hidden),
+            };
+            add_scaled(&mut x, 1.0, &answered);
+        }
+        cache.advance(tokens.len());
+
+        let wanted = match logits {
+            Logits::Last => &x[x.len() - hidden..],
+            Logits::All => &x[..],
+        };
+        matmul(
+            self.output.view(),
+            &rms_norm(wanted, &self.output_norm, rms_eps),
+        )
+    }
+
+    /// Tokens in the vocabulary.
+    pub(crate) fn vocab(&self) -> usize {
+        self.embedding.view().rows()
+    }
+
+    /// Tokens of context the model was made for.
+    pub(crate) fn trained_context(&self) -> u32 {
+        self.config.context
+    }
+
+    /// Worker threads.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads.current_num_threads()
+    }
+
+    /// Memory for one conversation.
+    pub(crate) fn new_cache(&self, capacity: usize, kind: CacheType) -> KvCache {
+        KvCache::new(&self.config, capacity, kind)
+    }
+
+    /// Bytes of such a memory as it is served with, by the formula that plans use.
+    pub(crate) fn cache_bytes(&self, capacity: u32) -> u64 {
+        let hyper = self.config.hyper(self.vocab());
+        kv_cache::bytes(&hyper, u64::from(capacity), kv_cache::BYTES_PER_VALUE)
+    }
+}

@@ -1,0 +1,164 @@
+//! Arithmetic on rows of floats: products with weights, norms, softmax. Every output value is
+//! computed by one thread in one order, so that the number of threads never shows in a result. It
+//! must not know layers.
+
+use rayon::prelude::*;
+
+use crate::weights::View;
+
+/// Multiply-adds worth handing to another thread.
+const TASK: usize = 1 << 15;
+
+/// From this many tokens on a weight row is decoded once and used for all of them.
+const DECODE_ONCE: usize = 4;
+
+/// y\[t\]\[r\] = Σ w\[r\]\[c\]·x\[t\]\[c\]: tokens × cols in, tokens × rows out.
+pub(crate) fn matmul(w: View<'_>, x: &[f32]) -> Vec<f32> {
+    let tokens = x.len() / w.cols;
+    let mut y = vec![0.0; w.rows() * tokens];
+    y.par_chunks_mut(rows_per_task(w.cols, tokens) * tokens)
+        .enumerate()
+        .for_each(|(task, out)| {
+            row_products(w, task * rows_per_task(w.cols, tokens), x, out);
+        });
+    transpose(y, tokens)
+}
+
+/// Rows that make one task for a product with this many tokens.
+pub(crate) fn rows_per_task(cols: usize, tokens: usize) -> usize {
+    (TASK / (cols * tokens).max(1)).max(1)
+}
+
+/// out\[r\]\[t\] = Σ w\[first + r\]\[c\]·x\[t\]\[c\]: row-major, unlike [`matmul`], so that tasks
+/// own what they write.
+pub(crate) fn row_products(w: View<'_>, first: usize, x: &[f32], out: &mut [f32]) {
+    let tokens = x.len() / w.cols;
+    if tokens < DECODE_ONCE {
+        for (row, out) in out.chunks_exact_mut(tokens.max(1)).enumerate() {
+            for (x, out) in x.chunks_exact(w.cols).zip(out) {
+                *out = w.dot(first + row, x);
+            }
+        }
+        return;
+    }
+    let mut weights = vec![0.0; w.cols];
+    for (row, out) in out.chunks_exact_mut(tokens).enumerate() {
+        w.decode_row(first + row, &mut weights);
+        for (x, out) in x.chunks_exact(w.cols).zip(out) {
+            *out = dot(&weights, x);
+        }
+    }
+}
+
+/// rows × tokens to tokens × rows.
+pub(crate) fn transpose(y: Vec<f32>, tokens: usize) -> Vec<f32> {
+    if tokens <= 1 {
+        return y;
+    }
+    let rows = y.len() / tokens;
+    let mut turned = vec![0.0; y.len()];
+    for (token, out) in turned.chunks_exact_mut(rows).enumerate() {
+        for (row, out) in out.iter_mut().enumerate() {
+            *out = y[row * tokens + token];
+        }
+    }
+    turned
+}
+
+/// Σ a\[i\]·b\[i\], in sixteen partial sums that the compiler keeps in vector registers.
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let (a_blocks, a_rest) = a.as_chunks::<16>();
+    let (b_blocks, b_rest) = b.as_chunks::<16>();
+    let mut sums = [0.0f32; 16];
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        for lane in 0..16 {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
+/// y\[i\] += scale·x\[i\].
+pub(crate) fn add_scaled(y: &mut [f32], scale: f32, x: &[f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += scale * x;
+    }
+}
+
+/// Each row of `weight.len()` values divided by its root mean square, times `weight`
+/// (arXiv 1910.07467).
+pub(crate) fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
+    let mut y = vec![0.0; x.len()];
+    for (x, y) in x
+        .chunks_exact(weight.len())
+        .zip(y.chunks_exact_mut(weight.len()))
+    {
+        let squares: f64 = x.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+        let scale = (squares / x.len() as f64 + f64::from(eps)).sqrt().recip() as f32;
+        for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
+            *y = x * scale * weight;
+        }
+    }
+    y
+}
+
+/// Exponentials of a row over their sum.
+pub(crate) fn softmax(x: &mut [f32]) {
+    let top = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0f64;
+    for x in x.iter_mut() {
+        *x = (*x - top).exp();
+        sum += f64::from(*x);
+    }
+    let scale = sum.recip() as f32;
+    for x in x {
+        *x *= scale;
+    }
+}
+
+pub(crate) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// x·sigmoid(x) (arXiv 1702.03118).
+pub(crate) fn silu(x: f32) -> f32 {
+    x * sigmoid(x)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dot_handles_tails() {
+        for len in 0..40 {
+            let a: Vec<f32> = (0..len).map(|i| i as f32).collect();
+            let expected: f32 = a.iter().map(|a| a * a).sum();
+            assert_eq!(dot(&a, &a), expected);
+        }
+    }
+
+    #[test]
+    fn softmax_of_large_values_is_finite() {
+        let mut x = [1000.0, 1000.0, -1000.0];
+        softmax(&mut x);
+        assert_eq!(x, [0.5, 0.5, 0.0]);
+    }
+
+    #[test]
+    fn rms_norm_of_equal_values_is_the_weight() {
+        let y = rms_norm(&[3.0, 3.0, -2.0, -2.0], &[1.0, 0.5], 0.0);
+        for (y, expected) in y.iter().zip([1.0, 0.5, -1.0, -0.5]) {
+            assert!((y - expected).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn transposes() {
+        assert_eq!(
+            transpose(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2),
+            [1.0, 3.0, 5.0, 2.0, 4.0, 6.0]
+        );
+    }
+}

@@ -1,0 +1,145 @@
+//! Perplexity of a text as llama-perplexity computes it, so that numbers can be compared: windows of
+//! `context` tokens without overlap, the second half of each scored. It must not know requests.
+
+use crate::{
+    Error, Options, Progress,
+    kv_cache::CacheType,
+    load::{Loaded, load},
+    model::{BATCH, Logits, Model},
+};
+
+/// How surprised a model is by a text.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Perplexity {
+    /// exp of the mean negative log-likelihood per token.
+    pub value: f64,
+    /// Standard error of `value`.
+    pub error: f64,
+    /// Tokens scored.
+    pub tokens: u64,
+}
+
+impl std::fmt::Display for Perplexity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.4} +/- {:.5}", self.value, self.error)
+    }
+}
+
+/// Loads a model and judges `text` by windows of `context` tokens, at most `chunks` of them.
+///
+/// Weights are used as they are in the file and everything else is f32, the cache included.
+///
+/// # Errors
+/// Those of loading, and [`Error::Text`] when the text is shorter than two windows.
+pub fn perplexity(
+    options: &Options,
+    text: &str,
+    context: u32,
+    chunks: Option<u32>,
+    progress: &Progress,
+) -> Result<Perplexity, Error> {
+    let loaded = load(options, progress)?;
+    let trained = loaded.model.trained_context();
+    if context > trained {
+        return Err(Error::ContextTooLong {
+            asked: context,
+            most: trained,
+        });
+    }
+    measure(&loaded, text, context, chunks, progress)
+}
+
+pub(crate) fn measure(
+    loaded: &Loaded,
+    text: &str,
+    context: u32,
+    chunks: Option<u32>,
+    progress: &Progress,
+) -> Result<Perplexity, Error> {
+    let context = context as usize;
+    if context < 4 {
+        return Err(Error::Text("windows need at least 4 tokens".to_owned()));
+    }
+    // The reference drops one newline at the end of the file.
+    let tokens = loaded
+        .tokenizer
+        .encode_prompt(text.strip_suffix('\n').unwrap_or(text));
+    if tokens.len() < 2 * context {
+        return Err(Error::Text(format!(
+            "the text has {} tokens; windows of {context} need at least {}",
+            tokens.len(),
+            2 * context
+        )));
+    }
+    let windows = tokens
+        .chunks_exact(context)
+        .take(chunks.map_or(usize::MAX, |n| n as usize));
+    let first_token = loaded
+        .tokenizer
+        .bos()
+        .filter(|_| loaded.tokenizer.add_bos());
+
+    let mut sum = 0.0;
+    let mut squares = 0.0;
+    let mut count = 0u64;
+    for window in windows {
+        let mut window = window.to_vec();
+        if let Some(bos) = first_token {
+            window[0] = bos;
+        }
+        // Logits at position i judge token i + 1; the first half only gives context.
+        for loss in losses(&loaded.model, &window, context / 2, progress) {
+            sum += loss;
+            squares += loss * loss;
+            count += 1;
+        }
+    }
+    let mean = sum / count as f64;
+    let variance = (squares / count as f64 - mean * mean).max(0.0);
+    let value = mean.exp();
+    let error = (variance / (count.saturating_sub(1).max(1)) as f64).sqrt() * value;
+    Ok(Perplexity {
+        value,
+        error,
+        tokens: count,
+    })
+}
+
+/// −ln p of each token after position `from`, given those before it.
+pub(crate) fn losses(model: &Model, window: &[u32], from: usize, progress: &Progress) -> Vec<f64> {
+    let mut cache = model.new_cache(window.len(), CacheType::F32);
+    let mut losses = Vec::with_capacity(window.len());
+    for batch in window.chunks(BATCH) {
+        let start = cache.len();
+        let logits = model.forward(batch, &mut cache, Logits::All);
+        for (at, logits) in (start..).zip(logits.chunks_exact(model.vocab())) {
+            if let Some(next) = window.get(at + 1).filter(|_| at >= from) {
+                losses.push(loss(logits, *next));
+            }
+        }
+        progress.touch();
+    }
+    losses
+}
+
+/// −ln softmax(logits)\[token\].
+fn loss(logits: &[f32], token: u32) -> f64 {
+    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits
+        .iter()
+        .map(|logit| f64::from(logit - top).exp())
+        .sum();
+    sum.ln() - f64::from(logits[token as usize] - top)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_logits_lose_the_logarithm_of_their_number() {
+        assert!((loss(&[7.0; 8], 3) - 8f64.ln()).abs() < 1e-12);
+        assert!(loss(&[100.0, -100.0], 0) < 1e-9);
+        assert!((loss(&[100.0, -100.0], 1) - 200.0).abs() < 1e-9);
+    }
+}

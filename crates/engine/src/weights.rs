@@ -1,0 +1,326 @@
+//! The files of a model as memory, and checked views of the tensors in them. The one place of the
+//! engine with `unsafe`. It must not know what any tensor is for.
+
+use std::{collections::HashMap, fs::File, path::PathBuf, sync::Arc};
+
+use gguf::{Dtype, Header, TensorInfo};
+use memmap2::{Advice, Mmap};
+use quant::Kernels;
+
+use crate::{Error, Progress};
+
+/// Bytes read between two heartbeats of the load.
+const READ_AHEAD: usize = 16 << 20;
+
+/// The smallest page: reading one byte of each brings a file into memory.
+const PAGE: usize = 4096;
+
+/// All tensors of all shards.
+pub(crate) struct Weights {
+    shards: Vec<Arc<Mmap>>,
+    tensors: HashMap<String, Placed>,
+}
+
+struct Placed {
+    info: TensorInfo,
+    shard: usize,
+    /// Where the tensor begins in its file; the end was checked against the file's length.
+    start: usize,
+}
+
+impl Weights {
+    /// Maps the files whose headers these are.
+    ///
+    /// # Errors
+    /// [`Error::Map`] when a file cannot be mapped or is shorter than its header says.
+    pub(crate) fn map(paths: &[PathBuf], headers: &[Header]) -> Result<Self, Error> {
+        let mut weights = Self {
+            shards: Vec::new(),
+            tensors: HashMap::new(),
+        };
+        for (shard, (path, header)) in paths.iter().zip(headers).enumerate() {
+            let failed = |source| Error::Map {
+                path: path.clone(),
+                source,
+            };
+            let file = File::open(path).map_err(failed)?;
+            // SAFETY: the mapping is read-only and private. Its bytes change only if somebody writes
+            // the file meanwhile, which nothing of ours does: fetched files are renamed into place
+            // when whole. Truncation would end the process by SIGBUS, not corrupt it.
+            let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
+            for info in &header.tensors {
+                let range = header
+                    .data_offset
+                    .checked_add(info.offset)
+                    .and_then(|start| Some((start, start.checked_add(info.bytes)?)))
+                    .filter(|(_, end)| *end <= map.len() as u64);
+                let Some((start, _)) = range else {
+                    let detail = format!("tensor '{}' ends beyond the file", info.name);
+                    return Err(failed(std::io::Error::other(detail)));
+                };
+                let start = usize::try_from(start).unwrap_or(usize::MAX);
+                weights.tensors.insert(
+                    info.name.clone(),
+                    Placed {
+                        info: info.clone(),
+                        shard,
+                        start,
+                    },
+                );
+            }
+            weights.shards.push(Arc::new(map));
+        }
+        Ok(weights)
+    }
+
+    /// Bytes of all tensors.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.tensors.values().map(|tensor| tensor.info.bytes).sum()
+    }
+
+    /// Values of all tensors.
+    pub(crate) fn parameters(&self) -> u64 {
+        self.tensors
+            .values()
+            .map(|tensor| tensor.info.values())
+            .sum()
+    }
+
+    /// The type most bytes are in.
+    pub(crate) fn main_dtype(&self) -> Option<Dtype> {
+        let mut bytes: HashMap<Dtype, u64> = HashMap::new();
+        for tensor in self.tensors.values() {
+            *bytes.entry(tensor.info.dtype).or_default() += tensor.info.bytes;
+        }
+        bytes
+            .into_iter()
+            .max_by_key(|(dtype, bytes)| (*bytes, *dtype))
+            .map(|(dtype, _)| dtype)
+    }
+
+    /// Reads every page once, so that the first request does not wait for the disk. Worth it only
+    /// when the model fits in memory.
+    pub(crate) fn read_ahead(&self, progress: &Progress) {
+        progress.set_total(self.shards.iter().map(|map| map.len() as u64).sum());
+        for map in &self.shards {
+            // Advice only: without it the loop below is slower, not wrong.
+            let _ = map.advise(Advice::WillNeed);
+            for chunk in map.chunks(READ_AHEAD) {
+                let sum = chunk.iter().step_by(PAGE).fold(0u8, |sum, byte| sum ^ byte);
+                std::hint::black_box(sum);
+                progress.add_loaded(chunk.len() as u64);
+            }
+        }
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// A matrix of `rows` rows of `cols` values.
+    pub(crate) fn matrix(&self, name: &str, cols: usize, rows: usize) -> Result<Matrix, Error> {
+        self.checked(name, &[cols, rows])
+    }
+
+    /// `count` matrices of `rows` rows of `cols` values, one after the other.
+    pub(crate) fn stack(
+        &self,
+        name: &str,
+        cols: usize,
+        rows: usize,
+        count: usize,
+    ) -> Result<Stack, Error> {
+        let all = self.checked(name, &[cols, rows, count])?;
+        Ok(Stack {
+            all,
+            first: 0,
+            rows,
+            stride: rows,
+            count,
+        })
+    }
+
+    /// A vector of floats, decoded.
+    pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
+        let matrix = self.checked(name, &[len])?;
+        let mut values = vec![0.0; len];
+        matrix.view().decode_row(0, &mut values);
+        Ok(values)
+    }
+
+    fn checked(&self, name: &str, dims: &[usize]) -> Result<Matrix, Error> {
+        let placed = self
+            .tensors
+            .get(name)
+            .ok_or_else(|| Error::MissingTensor(name.to_owned()))?;
+        let info = &placed.info;
+        let wanted: Vec<u64> = dims.iter().map(|dim| *dim as u64).collect();
+        // Writers drop or add trailing ones.
+        let significant = |dims: &[u64]| {
+            let len = dims
+                .iter()
+                .rposition(|dim| *dim != 1)
+                .map_or(0, |at| at + 1);
+            dims[..len].to_vec()
+        };
+        if significant(&info.dims) != significant(&wanted) {
+            return Err(Error::Shape {
+                tensor: name.to_owned(),
+                found: info.dims.clone(),
+                wanted,
+            });
+        }
+        let unsupported = || Error::UnsupportedTensorType {
+            tensor: name.to_owned(),
+            dtype: info.dtype.name(),
+        };
+        let kernels = quant::kernels(info.dtype).ok_or_else(unsupported)?;
+        let cols = dims.first().copied().unwrap_or(1);
+        let row_bytes = info.dtype.row_bytes(cols).ok_or_else(unsupported)?;
+        let storage = Storage::Mapped {
+            map: self.shards[placed.shard].clone(),
+            start: placed.start,
+        };
+        Ok(Matrix {
+            storage,
+            kernels,
+            cols,
+            rows: dims.iter().skip(1).product(),
+            row_bytes,
+        })
+    }
+}
+
+/// Rows of one tensor. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Matrix {
+    storage: Storage,
+    kernels: &'static Kernels,
+    cols: usize,
+    rows: usize,
+    row_bytes: usize,
+}
+
+#[derive(Clone)]
+enum Storage {
+    Mapped {
+        map: Arc<Mmap>,
+        start: usize,
+    },
+    /// Made at load, as the transposed key projection of legacy files.
+    Owned(Arc<[u8]>),
+}
+
+impl Matrix {
+    /// A matrix of floats made at load.
+    pub(crate) fn from_floats(values: &[f32], cols: usize) -> Result<Self, Error> {
+        let kernels = quant::kernels(Dtype::F32);
+        let bytes = quant::quantize(Dtype::F32, values);
+        let (Some(kernels), Some(bytes)) = (kernels, bytes) else {
+            return Err(Error::UnsupportedTensorType {
+                tensor: "made at load".to_owned(),
+                dtype: Dtype::F32.name(),
+            });
+        };
+        let (rows, row_bytes) = (values.len() / cols, cols * size_of::<f32>());
+        Ok(Self {
+            storage: Storage::Owned(bytes.into()),
+            kernels,
+            cols,
+            rows,
+            row_bytes,
+        })
+    }
+
+    pub(crate) fn view(&self) -> View<'_> {
+        self.part(0, self.rows)
+    }
+
+    /// Some of the rows.
+    fn part(&self, first: usize, rows: usize) -> View<'_> {
+        let bytes: &[u8] = match &self.storage {
+            Storage::Mapped { map, start } => &map[*start..],
+            Storage::Owned(bytes) => bytes,
+        };
+        let range = first * self.row_bytes..(first + rows) * self.row_bytes;
+        View {
+            bytes: &bytes[range],
+            kernels: self.kernels,
+            cols: self.cols,
+            row_bytes: self.row_bytes,
+        }
+    }
+
+    /// As `count` matrices of `rows` rows each; `None` when there are not that many rows.
+    pub(crate) fn into_stack(self, first: usize, rows: usize, stride: usize) -> Option<Stack> {
+        let whole = stride > 0 && self.rows.is_multiple_of(stride) && first + rows <= stride;
+        let count = self.rows.checked_div(stride)?;
+        whole.then_some(Stack {
+            all: self,
+            first,
+            rows,
+            stride,
+            count,
+        })
+    }
+}
+
+/// Equal matrices one after the other: one per head or per expert.
+#[derive(Clone)]
+pub(crate) struct Stack {
+    all: Matrix,
+    /// In each stride, where the matrix begins and how many rows it has.
+    first: usize,
+    rows: usize,
+    stride: usize,
+    count: usize,
+}
+
+impl Stack {
+    /// The matrix of head or expert `index`, which must be below [`Stack::count`].
+    pub(crate) fn view(&self, index: usize) -> View<'_> {
+        self.all.part(index * self.stride + self.first, self.rows)
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The same rows of the same file, cut otherwise.
+    pub(crate) fn part(&self, first: usize, rows: usize) -> Option<Self> {
+        (first + rows <= self.rows).then(|| Self {
+            first: self.first + first,
+            rows,
+            ..self.clone()
+        })
+    }
+}
+
+/// A matrix to compute with.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'w> {
+    bytes: &'w [u8],
+    kernels: &'static Kernels,
+    pub(crate) cols: usize,
+    row_bytes: usize,
+}
+
+impl<'w> View<'w> {
+    pub(crate) fn rows(&self) -> usize {
+        self.bytes.len() / self.row_bytes
+    }
+
+    fn row(&self, row: usize) -> &'w [u8] {
+        &self.bytes[row * self.row_bytes..(row + 1) * self.row_bytes]
+    }
+
+    /// Σ row\[i\]·x\[i\].
+    pub(crate) fn dot(&self, row: usize, x: &[f32]) -> f32 {
+        (self.kernels.dot)(self.row(row), x)
+    }
+
+    /// The row as floats; `out` has `cols` values.
+    pub(crate) fn decode_row(&self, row: usize, out: &mut [f32]) {
+        (self.kernels.dequantize)(self.row(row), out);
+    }
+}
