@@ -81,11 +81,9 @@ pub fn from_gguf(
         .collect::<Result<Vec<_>, _>>()?;
     shard::check_set(&headers)?;
     let mut metadata = Metadata::new();
-    for (key, value) in headers[0]
-        .metadata
-        .iter()
-        .filter(|(key, _)| !key.starts_with("split."))
-    {
+    // The shards are joined, and what an earlier quantization was guided by no longer holds.
+    let kept = |key: &str| !key.starts_with("split.") && !key.starts_with("quantize.");
+    for (key, value) in headers[0].metadata.iter().filter(|(key, _)| kept(key)) {
         metadata.set(key, value.clone());
     }
     metadata.set("general.file_type", Value::U32(file_type));
