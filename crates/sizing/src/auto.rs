@@ -90,38 +90,32 @@ pub fn choose(ask: &Ask) -> Result<Choice, NotInGuide> {
         });
     }
     let mut passed_over = Vec::new();
-    let mut runs: Option<(&'static Quant, Plan)> = None;
+    let mut runs: Option<&'static Quant> = None;
     for pointer in pointers(ask) {
         let Some(quant) = Quant::by_name(pointer.quant) else {
             continue;
         };
-        let plan = plan_for(ask, quant);
-        if plan.fits == Fits::Yes {
+        // The guide answers for the GPU; that the CPU may stand in for it must not change the answer, only allow it.
+        let plan = plan_for(ask, quant, false);
+        let runs_here = plan_for(ask, quant, ask.cpu_fallback).fits != Fits::No;
+        if plan.fits == Fits::Yes && runs_here {
             let mut reason = format!("{}: {}", quant.name, pointer.why);
             append(&mut reason, &passed_over);
             return Ok(Choice { quant, reason });
         }
-        passed_over.push(format!("{} {}", quant.name, shortfall(ask, &plan)));
-        let smaller = runs
-            .as_ref()
-            .is_none_or(|(best, _)| quant.size_bytes < best.size_bytes);
-        if plan.fits == Fits::Tight && smaller {
-            runs = Some((quant, plan));
+        let smaller = runs.is_none_or(|best| quant.size_bytes < best.size_bytes);
+        if plan.fits != Fits::No && runs_here && smaller {
+            runs = Some(quant);
         }
+        passed_over.push(format!("{} {}", quant.name, shortfall(ask, &plan)));
     }
     let smallest = &Quant::all()[0];
     let (quant, words) = match runs {
-        Some((quant, plan)) => (
+        Some(quant) => (
             quant,
-            format!(
-                "no quant fits with room to spare; it is the smallest that runs ({})",
-                plan.reason
-            ),
+            "the smallest that runs; no quant fits with room to spare",
         ),
-        None => (
-            smallest,
-            "no quant of the guide fits; this is the smallest".to_owned(),
-        ),
+        None => (smallest, "the smallest; no quant of the guide fits"),
     };
     let mut reason = format!("{}: {words}", quant.name);
     append(&mut reason, &passed_over);
@@ -223,11 +217,11 @@ fn is_t4_class(hardware: &Hardware) -> bool {
     !hardware.is_cpu() && hardware.memory_bytes <= 16 * GB
 }
 
-fn plan_for(ask: &Ask, quant: &'static Quant) -> Plan {
+fn plan_for(ask: &Ask, quant: &'static Quant, cpu_fallback: bool) -> Plan {
     plan(&Input {
         context: ask.context,
         memory: ask.memory,
-        cpu_fallback: ask.cpu_fallback,
+        cpu_fallback,
         ..Input::new(
             Source::Catalogue {
                 model: ask.model,

@@ -100,7 +100,8 @@ pub struct Plan {
     pub ram_bytes: u64,
     /// RAM below which a single token's experts do not fit: streaming from disk stops making sense.
     pub ram_min_bytes: u64,
-    /// The guide's RAM floor, where its table has one for this quant and a GPU serves.
+    /// The guide's RAM floor, where its table has one for this quant, and with `cpuFallback` what the CPU needs beside
+    /// it in the GPU's place. Absent on CPU hardware and in exact mode.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ram_floor_bytes: Option<u64>,
     /// VRAM without any routed expert: always-active weights, KV cache, buffers, margin. 0 on the CPU.
@@ -245,30 +246,27 @@ pub(crate) fn numbers(input: &Input<'_>) -> Numbers {
     let placed = offload::whole_experts(spare, &weights.expert_sizes);
 
     let on_cpu = input.hardware.is_cpu() || input.cpu_fallback;
-    let (ram_base, routed_in_ram) = if on_cpu {
-        let base = [
-            weights.embedding,
-            weights.always_active,
-            kv,
-            buffers,
-            PROCESS_BYTES,
-        ];
-        (sum(&base), weights.routed)
+    // What the device holds beside routed experts moves to RAM when the CPU is the device.
+    let moved = if on_cpu {
+        sum(&[weights.always_active, kv, buffers])
     } else {
-        let base = [weights.embedding, PROCESS_BYTES];
-        (sum(&base), weights.routed.saturating_sub(placed.bytes))
+        0
     };
+    let ram_base = sum(&[weights.embedding, PROCESS_BYTES, moved]);
+    let in_vram = if on_cpu { 0 } else { placed.bytes };
+    let routed_in_ram = weights.routed.saturating_sub(in_vram);
     let ram = ram_base.saturating_add(routed_in_ram);
     let ram_min = ram_base.saturating_add(weights.per_token.min(routed_in_ram));
     let ram_floor = match source {
-        Source::Catalogue { .. } if !on_cpu => source.guide_row().map(|row| row.ram_floor_bytes),
+        Source::Catalogue { .. } if !input.hardware.is_cpu() => source
+            .guide_row()
+            .map(|row| row.ram_floor_bytes.saturating_add(moved)),
         _ => None,
     };
 
     let counted_on = input.memory.or(ram_floor).unwrap_or(ram);
     let in_ram = counted_on.saturating_sub(ram_base).min(routed_in_ram);
     let resident_permille = ratio_permille(in_ram, routed_in_ram);
-    let in_vram = if on_cpu { 0 } else { placed.bytes };
     let part = |bytes| portion(weights.per_token, bytes, weights.routed);
     let reads = TokenReads {
         device: sum(&[weights.always_active, kv, part(in_vram)]),

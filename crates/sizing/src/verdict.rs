@@ -102,7 +102,7 @@ fn ram_words(input: &Input<'_>, n: &Numbers) -> String {
             )
         }
         (Some(budget), Some(floor)) => format!(
-            "{} of RAM is above the guide's {}, but {} would hold every expert: {}.{} % of them stay in memory",
+            "{} of RAM is above the floor of {}, but {} would hold every expert: {}.{} % of them stay in memory",
             gb(budget),
             gb(floor),
             gb(n.ram),
@@ -110,7 +110,7 @@ fn ram_words(input: &Input<'_>, n: &Numbers) -> String {
             n.resident_permille % 10
         ),
         (_, Some(floor)) => format!(
-            "RAM not checked: the guide asks for {}, {} holds every expert",
+            "RAM not checked: the floor is {}, {} holds every expert",
             gb(floor),
             gb(n.ram)
         ),

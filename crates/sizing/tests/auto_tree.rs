@@ -185,7 +185,7 @@ fn the_choice_fits_and_says_what_it_passed_over() {
             "T4",
             Some(2),
             "UD-TQ1_0",
-            "no quant of the guide fits",
+            "the smallest; no quant of the guide fits",
         ),
         // On the CPU everything must be in RAM to fit with room.
         (
@@ -231,4 +231,23 @@ fn a_model_outside_the_guide_is_an_error_with_a_next_step() {
             .to_string()
             .contains("name one that gabriellarson/Moonlight-16B-A3B-Instruct-GGUF has")
     );
+}
+
+/// The guide answers for the GPU that was asked for, whoever serves meanwhile.
+#[test]
+fn cpu_fallback_does_not_change_the_answer() {
+    for (objective, memory, quant) in [
+        (Objective::Edge, 64, "UD-IQ1_S"),
+        (Objective::Production, 96, "UD-Q2_K_XL"),
+    ] {
+        let choice = choose(&Ask {
+            objective,
+            model: Model::by_name("Kimi-K2-Instruct").unwrap(),
+            hardware: Hardware::by_name("T4").unwrap(),
+            context: None,
+            memory: Some(memory * GB),
+            cpu_fallback: true,
+        });
+        assert_eq!(choice.unwrap().quant.name, quant);
+    }
 }

@@ -324,3 +324,66 @@ fn what_is_no_report_is_refused() {
         Err(FactsError::TooLong(5000))
     );
 }
+
+/// The repository's own small model, from its files.
+#[test]
+fn the_small_model_of_testdata() {
+    let dir = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../testdata/hub/kimi-operator/Kimi-Tiny-GGUF/Q4_K_M"
+    );
+    let first = std::path::Path::new(dir).join("Kimi-Tiny-Q4_K_M-00001-of-00003.gguf");
+    let shards = gguf::shard::find_shards(&first).unwrap();
+    let bytes = shards
+        .iter()
+        .map(|shard| std::fs::metadata(shard).unwrap().len())
+        .sum();
+    let headers: Vec<Header> = shards
+        .iter()
+        .map(|shard| gguf::open_header(shard).unwrap())
+        .collect();
+    let facts = Facts::from_headers(
+        &headers,
+        &Identity {
+            bytes,
+            ..identity(&headers)
+        },
+    )
+    .unwrap();
+    assert_eq!(
+        (facts.shards, facts.architecture.as_str()),
+        (3, "deepseek2")
+    );
+    let hyper = facts.hyper;
+    assert_eq!(
+        (hyper.layers, hyper.dense_layers, hyper.hidden, hyper.heads),
+        (4, 1, 256, 4)
+    );
+    assert_eq!(
+        (
+            hyper.kv_lora_rank,
+            hyper.experts,
+            hyper.experts_used,
+            hyper.shared_experts
+        ),
+        (256, 16, 4, 1)
+    );
+    assert_eq!(
+        facts
+            .expert_sizes
+            .iter()
+            .map(|size| size.count)
+            .sum::<u64>(),
+        3 * 16
+    );
+    assert!(
+        facts.classes.iter().all(|row| row.class != Class::Other),
+        "{:?}",
+        facts.classes
+    );
+    let plan = plan(&Input::new(
+        Source::Exact(&facts),
+        Hardware::by_name("T4").unwrap(),
+    ));
+    assert_eq!((plan.gpu_experts, plan.storage_bytes), (48, sizing::GB));
+}

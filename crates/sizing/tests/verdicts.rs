@@ -68,7 +68,7 @@ fn catalogue_ram_is_comfortable_from_the_guides_floor() {
     assert!(
         at(96)
             .reason
-            .contains("96 GB of RAM is above the guide's 96 GB"),
+            .contains("96 GB of RAM is above the floor of 96 GB"),
         "{}",
         at(96).reason
     );
@@ -140,7 +140,8 @@ fn cpu_fallback_asks_for_ram_that_holds_everything() {
     let fallback = t4("UD-TQ1_0", |input| input.cpu_fallback = true);
     assert_eq!(gpu.vram_bytes, fallback.vram_bytes);
     assert!(fallback.ram_bytes > gpu.ram_bytes + 14 * GB);
-    assert_eq!(fallback.ram_floor_bytes, None);
+    let moved = fallback.ram_min_bytes - gpu.ram_min_bytes;
+    assert_eq!(fallback.ram_floor_bytes, Some(64 * GB + moved));
     // What cannot fit the GPU asked for is refused all the same.
     assert_eq!(
         t4("UD-Q5_K_XL", |input| input.cpu_fallback = true).fits,

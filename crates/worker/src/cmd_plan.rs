@@ -51,7 +51,10 @@ enum Output {
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("cannot read {path}: {source}")]
-    Read { path: String, source: std::io::Error },
+    Read {
+        path: String,
+        source: std::io::Error,
+    },
     #[error("{path}: {source}")]
     Spec { path: String, source: spec::Error },
     #[error("{name}: {source}")]
@@ -100,12 +103,18 @@ fn plan_all(args: &PlanArgs) -> Result<Vec<Row>, Error> {
     if (args.facts.is_some() || args.gguf.is_some()) && documents.len() > 1 {
         return Err(Error::FactsForSeveral(documents.len()));
     }
-    documents.into_iter().map(|document| plan_one(args, document)).collect()
+    documents
+        .into_iter()
+        .map(|document| plan_one(args, document))
+        .collect()
 }
 
 fn plan_one(args: &PlanArgs, document: Document) -> Result<Row, Error> {
     let name = document.name;
-    let in_name = |source| Error::Plan { name: name.clone(), source };
+    let in_name = |source| Error::Plan {
+        name: name.clone(),
+        source,
+    };
     let resolved = planning::resolve(&document.spec).map_err(in_name)?;
     let facts = match (&args.facts, &args.gguf) {
         (Some(path), _) => Some(facts_of_report(path)?),
@@ -133,36 +142,50 @@ fn read(path: &Path) -> Result<String, Error> {
     };
     match result {
         Ok(_) => Ok(text),
-        Err(source) => Err(Error::Read { path: path.display().to_string(), source }),
+        Err(source) => Err(Error::Read {
+            path: path.display().to_string(),
+            source,
+        }),
     }
 }
 
 fn facts_of_report(path: &Path) -> Result<Facts, Error> {
-    let failed = |message: String| Error::Facts { path: path.display().to_string(), message };
+    let failed = |message: String| Error::Facts {
+        path: path.display().to_string(),
+        message,
+    };
     match InspectReport::parse(&read(path)?) {
         Ok(InspectReport::Facts(facts)) => Ok(*facts),
-        Ok(InspectReport::Error(Failure { reason, message })) => {
-            Err(failed(format!("the inspection failed: {reason}: {message}")))
-        }
+        Ok(InspectReport::Error(Failure { reason, message })) => Err(failed(format!(
+            "the inspection failed: {reason}: {message}"
+        ))),
         Err(error) => Err(failed(error.to_string())),
     }
 }
 
 /// Facts of local files. They carry no commit and no digests, so the ids are zeros; no formula uses them.
 fn facts_of_files(first: &Path, resolved: &Resolved) -> Result<Facts, Error> {
-    let failed = |message: String| Error::Facts { path: first.display().to_string(), message };
+    let failed = |message: String| Error::Facts {
+        path: first.display().to_string(),
+        message,
+    };
     let shards = gguf::shard::find_shards(first).map_err(|error| failed(error.to_string()))?;
     let mut headers = Vec::with_capacity(shards.len());
     let mut bytes = 0u64;
     for shard in &shards {
         headers.push(gguf::open_header(shard).map_err(|error| failed(error.to_string()))?);
-        bytes += std::fs::metadata(shard).map_err(|error| failed(error.to_string()))?.len();
+        bytes += std::fs::metadata(shard)
+            .map_err(|error| failed(error.to_string()))?
+            .len();
     }
     gguf::shard::check_set(&headers).map_err(|error| failed(error.to_string()))?;
     let identity = Identity {
         repo: resolved.repo.clone(),
         commit: "0".repeat(40),
-        path: first.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        path: first
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default(),
         quant: resolved.quant.clone(),
         digest: "0".repeat(64),
         bytes,
@@ -190,8 +213,19 @@ fn json(value: &impl Serialize) -> Result<String, Error> {
 }
 
 const COLUMNS: [&str; 13] = [
-    "NAME", "QUANT", "HARDWARE", "FITS", "VRAM", "CATALOGUE-VRAM", "EXPERTS", "RAM", "RAM-MIN", "STORAGE", "DOWNLOAD",
-    "TOK/S", "BASIS",
+    "NAME",
+    "QUANT",
+    "HARDWARE",
+    "FITS",
+    "VRAM",
+    "CATALOGUE-VRAM",
+    "EXPERTS",
+    "RAM",
+    "RAM-MIN",
+    "STORAGE",
+    "DOWNLOAD",
+    "TOK/S",
+    "BASIS",
 ];
 
 /// Columns as `kubectl get` sets them, then a line of words per model.
@@ -199,7 +233,13 @@ fn table(rows: &[Row]) -> String {
     let mut lines = vec![COLUMNS.map(str::to_owned)];
     lines.extend(rows.iter().map(cells));
     let widths: Vec<usize> = (0..COLUMNS.len())
-        .map(|column| lines.iter().map(|cells| cells[column].chars().count()).max().unwrap_or(0))
+        .map(|column| {
+            lines
+                .iter()
+                .map(|cells| cells[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
         .collect();
     let mut text = String::new();
     for cells in &lines {
@@ -234,9 +274,13 @@ fn cells(row: &Row) -> [String; COLUMNS.len()] {
         0 => "-".to_owned(),
         total => format!("{} of {}", size(plan.vram_bytes), size(total)),
     };
-    let speed = plan.milli_tokens_per_second.map_or("-".to_owned(), |milli| {
-        format!("{}.{:02}", milli / 1000, milli % 1000 / 10)
-    });
+    let refused = plan.fits == Fits::No;
+    let speed = plan
+        .milli_tokens_per_second
+        .filter(|_| !refused)
+        .map_or("-".to_owned(), |milli| {
+            format!("{}.{:02}", milli / 1000, milli % 1000 / 10)
+        });
     [
         row.name.clone(),
         plan.quant.clone(),
@@ -244,7 +288,11 @@ fn cells(row: &Row) -> [String; COLUMNS.len()] {
         fits.to_owned(),
         vram,
         plan.catalogue_vram_bytes.map_or("-".to_owned(), size),
-        plan.gpu_experts.to_string(),
+        if refused {
+            "-".to_owned()
+        } else {
+            plan.gpu_experts.to_string()
+        },
         size(plan.ram_bytes),
         size(plan.ram_min_bytes),
         size(plan.storage_bytes),
@@ -259,7 +307,7 @@ fn size(bytes: u64) -> String {
     if bytes < GB {
         return format!("{}MB", bytes.div_ceil(1_000_000));
     }
-    let tenths = bytes / (GB / 10);
+    let tenths = bytes.saturating_add(GB / 20) / (GB / 10);
     match tenths % 10 {
         0 => format!("{}GB", tenths / 10),
         tenth => format!("{}.{tenth}GB", tenths / 10),

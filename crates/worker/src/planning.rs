@@ -40,20 +40,29 @@ pub(crate) enum PlanError {
         "the catalogue has no sizes for {quant} of {repo}, only those of its quants ({known}): plan from the files, with \
          --facts REPORT (written by `kimi inspect-remote`) or --gguf FILE"
     )]
-    NoSizes { quant: String, repo: String, known: String },
+    NoSizes {
+        quant: String,
+        repo: String,
+        known: String,
+    },
     #[error("the facts are of {found}, the file asks for {wanted}; inspect that one")]
     OtherFacts { found: String, wanted: String },
 }
 
 /// Looks every name of `spec` up and chooses the quant if it is `auto`.
 pub(crate) fn resolve(spec: &KimiModelSpec) -> Result<Resolved, PlanError> {
-    let given_repo = spec.source.as_ref().map(|source| source.hugging_face.repo.clone());
+    let given_repo = spec
+        .source
+        .as_ref()
+        .map(|source| source.hugging_face.repo.clone());
     let model = match (&spec.model, &given_repo) {
         (Some(name), _) => Some(Model::by_name(name).ok_or_else(|| unknown_model(name))?),
         (None, Some(repo)) => Model::by_repo(repo),
         (None, None) => return Err(PlanError::NoRepo),
     };
-    let repo = given_repo.or(model.map(|model| model.repo.to_owned())).ok_or(PlanError::NoRepo)?;
+    let repo = given_repo
+        .or(model.map(|model| model.repo.to_owned()))
+        .ok_or(PlanError::NoRepo)?;
     let hardware_name = spec.hardware.as_str();
     let hardware = Hardware::by_name(hardware_name).ok_or_else(|| PlanError::UnknownHardware {
         name: hardware_name.to_owned(),
@@ -71,8 +80,9 @@ pub(crate) fn resolve(spec: &KimiModelSpec) -> Result<Resolved, PlanError> {
         cpu_fallback: spec.serving.cpu_fallback == CpuFallback::Allow,
     };
     if resolved.quant == AUTO_QUANT {
-        let model = model
-            .ok_or_else(|| PlanError::AutoOutsideCatalogue { repo: resolved.repo.clone() })?;
+        let model = model.ok_or_else(|| PlanError::AutoOutsideCatalogue {
+            repo: resolved.repo.clone(),
+        })?;
         let choice = sizing::choose(&Ask {
             objective: objective(spec.objective),
             model,
@@ -139,8 +149,10 @@ fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
 
 fn quantity(field: &'static str, text: Option<&str>) -> Result<Option<u64>, PlanError> {
     text.map(|text| {
-        spec::parse_quantity(text)
-            .ok_or_else(|| PlanError::Quantity { field, text: text.to_owned() })
+        spec::parse_quantity(text).ok_or_else(|| PlanError::Quantity {
+            field,
+            text: text.to_owned(),
+        })
     })
     .transpose()
 }
