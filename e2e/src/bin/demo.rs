@@ -92,7 +92,7 @@ async fn follow(cluster: &Cluster, start: Instant) -> Result<serde_json::Value> 
         let status = &model["status"];
         let (active, progress) = (
             status["activeQuant"].as_str(),
-            status["artifact"]["progress"].as_str(),
+            status["progress"].as_str(),
         );
         let step = condition(&model, "Reconciling").1;
         let line = format!(
