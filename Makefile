@@ -45,7 +45,7 @@ run:
 
 # Rewrites every generated file (CRD, manifests, chart pieces, docs tables, goldens); tests compare them.
 gen:
-	UPDATE_GOLDEN=1 cargo test --workspace --exclude e2e --locked -- golden drift
+	UPDATE_GOLDEN=1 cargo test --workspace --exclude e2e --locked
 
 clean:
 	rm -rf "$(CARGO_TARGET_DIR)" "$(IMAGES)"
