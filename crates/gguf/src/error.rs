@@ -48,7 +48,7 @@ pub enum Error {
     Alignment(u32),
     #[error("tensor '{0}' appears twice")]
     DuplicateTensor(String),
-    #[error("tensor '{tensor}' has type id {id}, which is not a known tensor type")]
+    #[error("tensor '{tensor}' has type id {id}, which is {}", describe_unknown(*.id))]
     UnknownType { tensor: String, id: u32 },
     #[error("tensor '{tensor}' has {count} dimensions; 1 to 4 are allowed")]
     DimensionCount { tensor: String, count: u32 },
@@ -99,4 +99,15 @@ pub enum MetadataError {
         value: String,
         wanted: &'static str,
     },
+}
+
+/// What an id outside the table is, as far as can be told.
+fn describe_unknown(id: u32) -> &'static str {
+    match id {
+        // The fork rewrites plain types into these for its own kernels; the plain file of the same model is readable.
+        202..=399 => {
+            "a row-interleaved type of the ik fork (_R4, _R8); use the file without interleaving"
+        }
+        _ => "not a known tensor type",
+    }
 }

@@ -67,14 +67,13 @@ impl Header {
         self.tensors.iter().find(|tensor| tensor.name == name)
     }
 
-    /// Bytes the file must have for every tensor to be whole (final padding left out).
+    /// Bytes the file must have for every tensor to be whole: final padding left out, 0 without tensors.
     pub fn file_bytes(&self) -> u64 {
-        let data = self
+        let ends = self
             .tensors
             .iter()
-            .map(|tensor| tensor.offset + tensor.bytes)
-            .max();
-        self.data_offset + data.unwrap_or(0)
+            .map(|tensor| tensor.offset + tensor.bytes);
+        ends.max().map_or(0, |end| self.data_offset + end)
     }
 }
 

@@ -202,6 +202,13 @@ fn unsupported_type_is_named_with_its_tensor() {
         error.to_string(),
         "tensor 'blk.3.x' has type id 4242, which is not a known tensor type"
     );
+    let error = Raw::new(1, 0).tensor("t", &[256], 339, 0).error();
+    assert!(
+        error
+            .to_string()
+            .contains("row-interleaved type of the ik fork"),
+        "{error}"
+    );
 }
 
 #[test]
