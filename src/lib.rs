@@ -3,5 +3,8 @@
 
 pub mod controller;
 pub mod crd;
+pub mod manifests;
 pub mod names;
+pub mod rbac;
 pub mod snapshot;
+pub mod telemetry;

@@ -1,0 +1,415 @@
+//! All writes to the cluster except the status: server-side apply under one field manager, and deletion. A write
+//! happens only if the live object lacks something of the intent, so that an idle operator writes nothing. It must not
+//! decide what to write.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use kube::{Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::build::{Applied, DeletedKind, Deletion, Prepared, Resources, Scale, Suspension};
+use super::observe::Live;
+use crate::names::{self, FIELD_MANAGER};
+use crate::telemetry::Metrics;
+
+/// A write the API server refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot apply {kind} {name}: {source}")]
+    Apply {
+        kind: &'static str,
+        name: String,
+        source: Box<kube::Error>,
+    },
+    #[error("cannot delete {kind} {name}: {source}")]
+    Delete {
+        kind: &'static str,
+        name: String,
+        source: Box<kube::Error>,
+    },
+    #[error("{kind} {name} exists and is not ours; rename the KimiModel or delete that object")]
+    NameTaken { kind: &'static str, name: String },
+    #[error("cannot write {kind} {name} as JSON: {source}")]
+    Encode {
+        kind: &'static str,
+        name: String,
+        source: serde_json::Error,
+    },
+}
+
+impl Error {
+    /// The reason word of a refusal that waiting alone does not cure (a quota, a policy, an invalid field, a name that is
+    /// taken); `None` for what a retry may get past.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        match self {
+            Self::NameTaken { .. } => Some("NameTaken".to_owned()),
+            Self::Encode { .. } => Some("Bug".to_owned()),
+            Self::Apply { source, .. } | Self::Delete { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) if status.message.contains("exceeded quota") => {
+                    Some("QuotaExceeded".to_owned())
+                }
+                kube::Error::Api(status) if [400, 403, 422].contains(&status.code) => {
+                    let word: String = status
+                        .reason
+                        .chars()
+                        .filter(char::is_ascii_alphabetic)
+                        .collect();
+                    Some(if word.is_empty() {
+                        "WriteRefused".to_owned()
+                    } else {
+                        word
+                    })
+                }
+                _ => None,
+            },
+        }
+    }
+}
+
+/// A kind that the operator writes, with the short name used in metrics and errors.
+pub trait Owned:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Serialize
+    + DeserializeOwned
+    + Clone
+    + Debug
+{
+    const KIND: &'static str;
+}
+
+impl Owned for Job {
+    const KIND: &'static str = "Job";
+}
+impl Owned for Deployment {
+    const KIND: &'static str = "Deployment";
+}
+impl Owned for Service {
+    const KIND: &'static str = "Service";
+}
+impl Owned for PersistentVolumeClaim {
+    const KIND: &'static str = "PersistentVolumeClaim";
+}
+
+/// Writes for the objects of one namespace.
+#[derive(Clone)]
+pub struct Writer<'a> {
+    pub client: &'a Client,
+    pub namespace: &'a str,
+    pub metrics: &'a Metrics,
+}
+
+impl Debug for Writer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer")
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Writer<'_> {
+    /// Writes what a step prepared, in an order in which nothing waits for something later: volumes, what mounts them,
+    /// the Service; deletions last.
+    ///
+    /// # Errors
+    /// The first refusal; what was written before it stays, and the next reconcile goes on from there.
+    pub async fn write(
+        &self,
+        prepared: Resources<Prepared>,
+        live: &Live,
+    ) -> Result<Resources<Applied>, Error> {
+        let Resources {
+            claims,
+            jobs,
+            deployments,
+            scales,
+            services,
+            suspensions,
+            deletions,
+            stage: _,
+        } = &prepared;
+        for claim in claims {
+            self.apply(claim, named(&live.claims, &claim.name_any()))
+                .await?;
+        }
+        for job in jobs {
+            // A Job's template is immutable, so an existing one is never applied again.
+            if named(&live.jobs, &job.name_any()).is_none() {
+                self.apply(job, None).await?;
+            }
+        }
+        for deployment in deployments {
+            self.apply(deployment, named(&live.deployments, &deployment.name_any()))
+                .await?;
+        }
+        for scale in scales {
+            self.scale(scale, named(&live.deployments, &scale.deployment))
+                .await?;
+        }
+        for service in services {
+            self.apply(service, live.service.as_deref()).await?;
+        }
+        for suspension in suspensions {
+            self.suspend(suspension, named(&live.jobs, &suspension.job))
+                .await?;
+        }
+        for Deletion { kind, name, uid } in deletions {
+            match kind {
+                // A Job stays visible until its pods have let go of the volume.
+                DeletedKind::Job => {
+                    self.delete::<Job>(name, uid, DeleteParams::foreground())
+                        .await?
+                }
+                DeletedKind::Deployment => {
+                    self.delete::<Deployment>(name, uid, DeleteParams::background())
+                        .await?
+                }
+            }
+        }
+        Ok(prepared.applied())
+    }
+
+    /// Makes the live object hold the intent, by a write only if it does not.
+    async fn apply<K: Owned>(&self, intent: &K, live: Option<&K>) -> Result<(), Error> {
+        let name = intent.name_any();
+        let body = encode(intent)?;
+        match live {
+            Some(live) if holds(&encode(live)?, &body) => return Ok(()),
+            Some(_) => {}
+            None => self.refuse_foreign::<K>(&name).await?,
+        }
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let written = self
+            .api::<K>()
+            .patch(&name, &params, &Patch::Apply(&body))
+            .await;
+        self.metrics.wrote(K::KIND, "apply");
+        written.map_err(|source| Error::Apply {
+            kind: K::KIND,
+            name: name.clone(),
+            source: Box::new(source),
+        })?;
+        tracing::info!(kind = K::KIND, name, "applied");
+        Ok(())
+    }
+
+    /// An object of this name that the watch does not show is a fresh one of ours, or somebody else's: force must not
+    /// take that over.
+    async fn refuse_foreign<K: Owned>(&self, name: &str) -> Result<(), Error> {
+        let found = self
+            .api::<K>()
+            .get_metadata_opt(name)
+            .await
+            .map_err(|source| Error::Apply {
+                kind: K::KIND,
+                name: name.to_owned(),
+                source: Box::new(source),
+            })?;
+        let ours = |object: &kube::core::PartialObjectMeta<K>| {
+            object
+                .labels()
+                .get(names::LABEL_MANAGED_BY)
+                .is_some_and(|manager| manager == FIELD_MANAGER)
+        };
+        match found {
+            Some(object) if !ours(&object) => Err(Error::NameTaken {
+                kind: K::KIND,
+                name: name.to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes the replicas of a Deployment that is not the target. Applying two fields would drop all others of ours,
+    /// so this is a merge patch.
+    async fn scale(&self, scale: &Scale, live: Option<&Deployment>) -> Result<(), Error> {
+        let Scale {
+            deployment,
+            replicas,
+            stopped_at,
+        } = scale;
+        let stopped_at = stopped_at.map(|time| time.to_string());
+        let patch = json!({
+            "metadata": {"annotations": {names::ANNOTATION_STOPPED_AT: stopped_at}},
+            "spec": {"replicas": replicas},
+        });
+        self.merge(deployment, &patch, live).await
+    }
+
+    async fn suspend(&self, suspension: &Suspension, live: Option<&Job>) -> Result<(), Error> {
+        let Suspension { job, suspend } = suspension;
+        self.merge(job, &json!({"spec": {"suspend": suspend}}), live)
+            .await
+    }
+
+    async fn merge<K: Owned>(
+        &self,
+        name: &str,
+        patch: &Value,
+        live: Option<&K>,
+    ) -> Result<(), Error> {
+        let Some(live) = live else { return Ok(()) };
+        if holds(&encode(live)?, patch) {
+            return Ok(());
+        }
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let written = self
+            .api::<K>()
+            .patch(name, &params, &Patch::Merge(patch))
+            .await;
+        self.metrics.wrote(K::KIND, "merge");
+        match written {
+            Ok(_) => {
+                tracing::info!(kind = K::KIND, name, %patch, "changed");
+                Ok(())
+            }
+            // Gone meanwhile: there is nothing left to stop or start.
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(source) => Err(Error::Apply {
+                kind: K::KIND,
+                name: name.to_owned(),
+                source: Box::new(source),
+            }),
+        }
+    }
+
+    /// Deletes this very object (not a later one of the same name) and what it owns. An object that is already gone is
+    /// fine.
+    async fn delete<K: Owned>(
+        &self,
+        name: &str,
+        uid: &str,
+        params: DeleteParams,
+    ) -> Result<(), Error> {
+        let uid = Some(uid.to_owned());
+        let params = params.preconditions(Preconditions {
+            uid,
+            resource_version: None,
+        });
+        let deleted = self.api::<K>().delete(name, &params).await;
+        self.metrics.wrote(K::KIND, "delete");
+        match deleted {
+            Ok(_) => {
+                tracing::info!(kind = K::KIND, name, "deleted");
+                Ok(())
+            }
+            // 404: gone. 409: the name belongs to a newer object, which nobody asked to delete.
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+            Err(source) => Err(Error::Delete {
+                kind: K::KIND,
+                name: name.to_owned(),
+                source: Box::new(source),
+            }),
+        }
+    }
+
+    fn api<K: Owned>(&self) -> Api<K> {
+        Api::namespaced(self.client.clone(), self.namespace)
+    }
+}
+
+fn encode<K: Owned>(object: &K) -> Result<Value, Error> {
+    serde_json::to_value(object).map_err(|source| Error::Encode {
+        kind: K::KIND,
+        name: object.name_any(),
+        source,
+    })
+}
+
+fn named<'a, K: Resource>(objects: &'a [Arc<K>], name: &str) -> Option<&'a K> {
+    objects
+        .iter()
+        .find(|object| object.meta().name.as_deref() == Some(name))
+        .map(AsRef::as_ref)
+}
+
+/// True if `live` has every value that `intent` names. What others added (defaults, status, their own labels) does not
+/// count; a list must have the same length, since an item of ours that was removed from the intent must go.
+#[must_use]
+pub fn holds(live: &Value, intent: &Value) -> bool {
+    match (live, intent) {
+        (Value::Object(live), Value::Object(intent)) => intent.iter().all(|(key, wanted)| {
+            live.get(key)
+                .map_or_else(|| is_empty(wanted), |value| holds(value, wanted))
+        }),
+        (Value::Array(live), Value::Array(intent)) => {
+            live.len() == intent.len()
+                && live
+                    .iter()
+                    .zip(intent)
+                    .all(|(live, wanted)| holds(live, wanted))
+        }
+        (Value::String(live), Value::String(intent)) => {
+            live == intent || same_quantity(live, intent)
+        }
+        _ => live == intent,
+    }
+}
+
+/// The API server does not store `null`, `{}` and `[]` for optional fields.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(map) => map.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+/// The API server stores `1024Mi` as `1Gi`.
+fn same_quantity(left: &str, right: &str) -> bool {
+    match (spec::parse_quantity(left), spec::parse_quantity(right)) {
+        (Some(left), Some(right)) => left == right,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn additions_of_others_are_left_alone() {
+        let live = json!({
+            "metadata": {"name": "a", "uid": "1", "labels": {"ours": "1", "theirs": "2"}},
+            "spec": {"replicas": 1, "template": {"spec": {"containers": [
+                {"name": "server", "image": "x", "terminationMessagePolicy": "File"}]}},
+                "resources": {"requests": {"memory": "1Gi"}}},
+            "status": {"replicas": 1}
+        });
+        let intent = json!({
+            "metadata": {"name": "a", "labels": {"ours": "1"}, "annotations": {}},
+            "spec": {"replicas": 1, "template": {"spec": {"containers": [{"name": "server", "image": "x"}]}},
+                "resources": {"requests": {"memory": "1024Mi"}}}
+        });
+        assert!(holds(&live, &intent));
+    }
+
+    #[test]
+    fn every_difference_of_ours_is_seen() {
+        let live = json!({"spec": {"a": "1", "list": [{"name": "x"}, {"name": "y"}], "on": true}});
+        for intent in [
+            json!({"spec": {"a": "2"}}),
+            json!({"spec": {"b": "1"}}),
+            json!({"spec": {"list": [{"name": "x"}]}}),
+            json!({"spec": {"list": [{"name": "x"}, {"name": "z"}]}}),
+            json!({"spec": {"on": false}}),
+            json!({"spec": {"a": 1}}),
+        ] {
+            assert!(!holds(&live, &intent), "{intent}");
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! All cluster reads → [`Snapshot`]. Objects come from the watches; the one thing asked for is a fetch pod's
+//! `/progress`. It must decide nothing, and reads no `.status` of the KimiModel.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Node as KubeNode, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Resource, ResourceExt};
+use sizing::Facts;
+
+use super::pods;
+use super::progress::Poller;
+use super::watch::Stores;
+use crate::crd::KimiModel;
+use crate::names::{self, Component};
+use crate::snapshot::{
+    Claim, JobKind, JobPhase, JobState, ModelMeta, Node, ServiceState, Snapshot, Workload,
+};
+use crate::telemetry::Metrics;
+
+/// The live objects of one model, as the watches hold them.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    pub jobs: Vec<Arc<Job>>,
+    pub pods: Vec<Arc<Pod>>,
+    pub claims: Vec<Arc<PersistentVolumeClaim>>,
+    pub deployments: Vec<Arc<Deployment>>,
+    pub service: Option<Arc<Service>>,
+    pub slices: Vec<Arc<EndpointSlice>>,
+    pub nodes: Vec<Arc<KubeNode>>,
+}
+
+impl Live {
+    /// Picks one model's objects out of the watches.
+    #[must_use]
+    pub fn of(model: &KimiModel, stores: &Stores) -> Self {
+        let (namespace, name) = (model.namespace().unwrap_or_default(), model.name_any());
+        let service = ObjectRef::new(&name).within(&namespace);
+        Self {
+            jobs: select(&stores.jobs, &namespace, &name),
+            pods: select(&stores.pods, &namespace, &name),
+            claims: select(&stores.claims, &namespace, &name),
+            deployments: select(&stores.deployments, &namespace, &name),
+            service: stores
+                .services
+                .get(&service)
+                .filter(|service| belongs(service.as_ref(), &namespace, &name)),
+            slices: select(&stores.slices, &namespace, &name),
+            nodes: stores.nodes.state(),
+        }
+    }
+}
+
+fn select<K>(store: &Store<K>, namespace: &str, instance: &str) -> Vec<Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let mut found = store.state_filter(|object| belongs(object, namespace, instance));
+    found.sort_by_key(|object| object.name_any());
+    found
+}
+
+fn belongs<K: Resource>(object: &K, namespace: &str, instance: &str) -> bool {
+    object.meta().namespace.as_deref() == Some(namespace)
+        && label(object.meta(), names::LABEL_INSTANCE) == Some(instance)
+}
+
+/// One look at the cluster around `model`; asks a running fetch pod for its progress.
+pub async fn observe(
+    model: &KimiModel,
+    live: &Live,
+    poller: &Poller,
+    metrics: &Metrics,
+) -> Snapshot {
+    let mut snapshot = snapshot(model, live, Timestamp::now());
+    for job in &mut snapshot.jobs {
+        if !matches!(job.kind, JobKind::Fetch { .. })
+            || job.phase != JobPhase::Active
+            || job.deleting
+        {
+            continue;
+        }
+        let Some((uid, ip)) = live
+            .pods
+            .iter()
+            .filter(|pod| pods::owned_by(pod, &job.uid))
+            .find_map(pods::running_at)
+        else {
+            continue;
+        };
+        let polled = poller.poll(&uid, &ip).await;
+        if polled.failed || polled.new_bytes.is_some() {
+            metrics.polled(!polled.failed, polled.new_bytes.unwrap_or(0));
+        }
+        job.progress = polled.progress;
+    }
+    snapshot
+}
+
+/// Everything of the snapshot that needs no further question.
+#[must_use]
+pub fn snapshot(model: &KimiModel, live: &Live, now: Timestamp) -> Snapshot {
+    let service = live.service.as_deref();
+    let selected = service.and_then(selected_workload);
+    let foreign = ready_targets(live)
+        .filter(|pod| workload_of(live, pod.as_deref()) != selected.as_deref())
+        .count();
+    Snapshot {
+        model: ModelMeta {
+            name: model.name_any(),
+            namespace: model.namespace().unwrap_or_default(),
+            uid: model.uid().unwrap_or_default(),
+            generation: model.metadata.generation.unwrap_or_default(),
+            deleting: model.metadata.deletion_timestamp.is_some(),
+        },
+        spec: model.spec.0.clone(),
+        nodes: live.nodes.iter().map(|node| observe_node(node)).collect(),
+        jobs: live
+            .jobs
+            .iter()
+            .filter_map(|job| observe_job(job, live, now))
+            .collect(),
+        claims: live
+            .claims
+            .iter()
+            .filter_map(|claim| observe_claim(claim, now))
+            .collect(),
+        workloads: live
+            .deployments
+            .iter()
+            .filter_map(|deployment| observe_workload(deployment, live, now))
+            .collect(),
+        service: service.map(|service| ServiceState {
+            selected,
+            foreign_endpoints: foreign,
+            last_switch: annotation(&service.metadata, names::ANNOTATION_SWITCH)
+                .and_then(|json| serde_json::from_str(json).ok()),
+        }),
+        now,
+    }
+}
+
+fn observe_node(node: &KubeNode) -> Node {
+    let status = node.status.as_ref();
+    let allocatable = |resource: &str| {
+        let quantity = status?.allocatable.as_ref()?.get(resource)?;
+        spec::parse_quantity(&quantity.0)
+    };
+    let ready = status
+        .and_then(|status| status.conditions.as_ref())
+        .is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
+    let cordoned = node
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.unschedulable)
+        .unwrap_or(false);
+    Node {
+        name: node.name_any(),
+        labels: node.metadata.labels.clone().unwrap_or_default(),
+        memory: allocatable("memory").unwrap_or(0),
+        gpus: allocatable("nvidia.com/gpu").unwrap_or(0),
+        usable: ready && !cordoned,
+    }
+}
+
+fn observe_job(job: &Job, live: &Live, now: Timestamp) -> Option<JobState> {
+    let meta = &job.metadata;
+    let kind = match label(meta, names::LABEL_COMPONENT)? {
+        word if word == Component::Inspect.as_str() => JobKind::Inspect {
+            source: label(meta, names::LABEL_SOURCE)?.to_owned(),
+        },
+        word if word == Component::Fetch.as_str() => JobKind::Fetch {
+            artifact: label(meta, names::LABEL_ARTIFACT)?.to_owned(),
+        },
+        _ => return None,
+    };
+    let uid = job.uid()?;
+    let mut own: Vec<&Pod> = live
+        .pods
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|pod| pods::owned_by(pod, &uid))
+        .collect();
+    own.sort_by_key(|pod| created(&pod.metadata, now));
+    let failure = own.iter().rev().find_map(|pod| pods::failure(pod));
+    let facts = match kind {
+        JobKind::Inspect { .. } => own.iter().rev().find_map(|pod| pods::facts(pod)),
+        JobKind::Fetch { .. } => None,
+    };
+    let permanent = own.iter().any(|pod| pods::ended_permanently(pod));
+    let phase = job_phase(job, permanent, now);
+    Some(JobState {
+        name: job.name_any(),
+        inputs: annotation(meta, names::ANNOTATION_INPUTS)
+            .unwrap_or_default()
+            .to_owned(),
+        suspended: job
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.suspend)
+            .unwrap_or(false),
+        deleting: meta.deletion_timestamp.is_some(),
+        created: created(meta, now),
+        failure: failure.or_else(|| pods::job_failure(job)),
+        facts,
+        blocked: own.last().and_then(|pod| pods::blocked(pod, now)),
+        progress: None,
+        phase,
+        kind,
+        uid,
+    })
+}
+
+fn job_phase(job: &Job, permanent: bool, now: Timestamp) -> JobPhase {
+    let status = job.status.as_ref();
+    let conditions = status
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default();
+    let holds = |word: &str| {
+        conditions
+            .iter()
+            .find(|c| c.type_ == word && c.status == "True")
+    };
+    if let Some(failed) = holds("Failed") {
+        let at = failed
+            .last_transition_time
+            .as_ref()
+            .map_or(now, |time| time.0);
+        let by_policy = failed.reason.as_deref() == Some("PodFailurePolicy");
+        return JobPhase::Failed {
+            at,
+            permanent: permanent || by_policy,
+        };
+    }
+    if holds("Complete").is_some() {
+        let at = status
+            .and_then(|status| status.completion_time.as_ref())
+            .map_or(now, |time| time.0);
+        return JobPhase::Succeeded { at };
+    }
+    JobPhase::Active
+}
+
+fn observe_claim(claim: &PersistentVolumeClaim, now: Timestamp) -> Option<Claim> {
+    let meta = &claim.metadata;
+    let spec = claim.spec.as_ref()?;
+    let requested = spec
+        .resources
+        .as_ref()
+        .and_then(|r| r.requests.as_ref())
+        .and_then(|r| r.get("storage"));
+    Some(Claim {
+        name: claim.name_any(),
+        artifact: label(meta, names::LABEL_ARTIFACT)?.to_owned(),
+        source: label(meta, names::LABEL_SOURCE)
+            .unwrap_or_default()
+            .to_owned(),
+        facts: annotation(meta, names::ANNOTATION_FACTS).and_then(|json| Facts::parse(json).ok()),
+        verified: annotation(meta, names::ANNOTATION_VERIFIED).map(str::to_owned),
+        choice: annotation(meta, names::ANNOTATION_CHOICE).map(str::to_owned),
+        requested: requested
+            .and_then(|quantity| spec::parse_quantity(&quantity.0))
+            .unwrap_or(0),
+        storage_class: spec.storage_class_name.clone(),
+        bound: claim
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref())
+            == Some("Bound"),
+        deleting: meta.deletion_timestamp.is_some(),
+        created: created(meta, now),
+    })
+}
+
+fn observe_workload(deployment: &Deployment, live: &Live, now: Timestamp) -> Option<Workload> {
+    let meta = &deployment.metadata;
+    let id = label(meta, names::LABEL_WORKLOAD)?.to_owned();
+    let pods = live
+        .pods
+        .iter()
+        .filter(|pod| pod_workload(pod) == Some(&id))
+        .map(|pod| pods::server(pod, now));
+    let endpoints = ready_targets(live)
+        .filter(|pod| workload_of(live, pod.as_deref()) == Some(&id))
+        .count();
+    Some(Workload {
+        name: deployment.name_any(),
+        uid: deployment.uid()?,
+        artifact: label(meta, names::LABEL_ARTIFACT)
+            .unwrap_or_default()
+            .to_owned(),
+        quant: annotation(meta, names::ANNOTATION_QUANT)
+            .unwrap_or_default()
+            .to_owned(),
+        replicas: deployment
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.replicas)
+            .unwrap_or(1),
+        stopped_at: annotation(meta, names::ANNOTATION_STOPPED_AT)
+            .and_then(|time| time.parse().ok()),
+        deleting: meta.deletion_timestamp.is_some(),
+        created: created(meta, now),
+        pods: pods.collect(),
+        ready_endpoints: endpoints,
+        id,
+    })
+}
+
+fn selected_workload(service: &Service) -> Option<String> {
+    let id = service
+        .spec
+        .as_ref()?
+        .selector
+        .as_ref()?
+        .get(names::LABEL_WORKLOAD)?;
+    (id != names::NO_WORKLOAD).then(|| id.clone())
+}
+
+/// The pod behind each ready endpoint of the Service; `None` for an endpoint that names no pod.
+fn ready_targets(live: &Live) -> impl Iterator<Item = Option<String>> + '_ {
+    live.slices
+        .iter()
+        .flat_map(|slice| slice.endpoints.iter())
+        .filter_map(|endpoint| {
+            // An absent `ready` means unknown, which the API asks readers to take as ready.
+            let ready = endpoint
+                .conditions
+                .as_ref()
+                .and_then(|conditions| conditions.ready)
+                .unwrap_or(true);
+            let target = endpoint.target_ref.as_ref();
+            ready.then(|| {
+                target
+                    .filter(|t| t.kind.as_deref() == Some("Pod"))
+                    .and_then(|t| t.name.clone())
+            })
+        })
+}
+
+fn workload_of<'a>(live: &'a Live, pod: Option<&str>) -> Option<&'a str> {
+    let pod = live
+        .pods
+        .iter()
+        .find(|candidate| candidate.metadata.name.as_deref() == pod)?;
+    pod_workload(pod)
+}
+
+fn pod_workload(pod: &Pod) -> Option<&str> {
+    let server = label(&pod.metadata, names::LABEL_COMPONENT) == Some(Component::Server.as_str());
+    label(&pod.metadata, names::LABEL_WORKLOAD).filter(|_| server)
+}
+
+fn label<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    meta.labels.as_ref()?.get(key).map(String::as_str)
+}
+
+fn annotation<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    meta.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+fn created(meta: &ObjectMeta, now: Timestamp) -> Timestamp {
+    meta.creation_timestamp
+        .as_ref()
+        .map_or(now, |Time(time)| *time)
+}

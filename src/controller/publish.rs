@@ -1,0 +1,141 @@
+//! Writes `.status`, and only when it changed. Also notes phases and switches that have just ended as metrics. It must
+//! not know how a status comes about.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::api::{Api, Patch, PatchParams};
+use kube::core::error_boundary::InvalidObject;
+use kube::{Client, Resource, ResourceExt};
+use serde_json::json;
+
+use super::status::differs;
+use crate::crd::{KimiModel, KimiModelStatus, Timings};
+use crate::names::FIELD_MANAGER;
+use crate::telemetry::Metrics;
+
+/// A status that could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the status of {name}: {source}")]
+pub struct Error {
+    name: String,
+    source: Box<kube::Error>,
+}
+
+/// Applies the status if it says something new.
+///
+/// # Errors
+/// The API server's refusal. A model deleted meanwhile is none.
+pub async fn publish(
+    client: &Client,
+    model: &KimiModel,
+    status: KimiModelStatus,
+    metrics: &Metrics,
+) -> Result<(), Error> {
+    let previous = model.status.as_ref();
+    if !differs(previous, &status) {
+        return Ok(());
+    }
+    measure(previous, &status, metrics);
+    let (namespace, name) = (model.namespace().unwrap_or_default(), model.name_any());
+    patch(client, &namespace, &name, &json!(status), metrics).await
+}
+
+/// Says on the object itself that it cannot be read. The words depend on nothing but the object, so saying it again
+/// changes nothing and wakes nobody.
+///
+/// # Errors
+/// As [`publish`].
+pub async fn invalid(
+    client: &Client,
+    object: &InvalidObject,
+    metrics: &Metrics,
+) -> Result<(), Error> {
+    let meta = &object.metadata;
+    let (Some(namespace), Some(name), Some(since)) =
+        (&meta.namespace, &meta.name, &meta.creation_timestamp)
+    else {
+        return Ok(());
+    };
+    tracing::warn!(
+        namespace,
+        name,
+        error = object.error,
+        "a KimiModel cannot be read"
+    );
+    let condition = |kind: &str, status: &str| Condition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: "InvalidObject".to_owned(),
+        message: format!(
+            "the object does not fit this operator's schema: {}",
+            object.error
+        ),
+        observed_generation: meta.generation,
+        last_transition_time: Time(since.0),
+    };
+    let status = json!({
+        "observedGeneration": meta.generation,
+        "conditions": [condition("Ready", "False"), condition("Stalled", "True")],
+    });
+    patch(client, namespace, name, &status, metrics).await
+}
+
+async fn patch(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    status: &serde_json::Value,
+    metrics: &Metrics,
+) -> Result<(), Error> {
+    let api: Api<KimiModel> = Api::namespaced(client.clone(), namespace);
+    let body = json!({
+        "apiVersion": KimiModel::api_version(&()),
+        "kind": KimiModel::kind(&()),
+        "metadata": {"name": name},
+        "status": status,
+    });
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    let written = api.patch_status(name, &params, &Patch::Apply(&body)).await;
+    metrics.wrote("KimiModel", "status");
+    match written {
+        Ok(_) => Ok(()),
+        // Deleted since the watch saw it.
+        Err(kube::Error::Api(refusal)) if refusal.code == 404 => Ok(()),
+        Err(source) => Err(Error {
+            name: name.to_owned(),
+            source: Box::new(source),
+        }),
+    }
+}
+
+/// Observes what the new status knows and the previous one did not. A deleted status may count a phase twice; that
+/// costs a sample, and remembering it elsewhere would cost memory per model.
+fn measure(previous: Option<&KimiModelStatus>, status: &KimiModelStatus, metrics: &Metrics) {
+    let Some(previous) = previous else { return };
+    let same_artifact = previous.artifact.as_ref().map(|artifact| &artifact.id)
+        == status.artifact.as_ref().map(|artifact| &artifact.id);
+    let before = previous
+        .timings
+        .clone()
+        .filter(|_| same_artifact)
+        .unwrap_or_default();
+    let Timings {
+        inspect_seconds,
+        fetch_seconds,
+        load_seconds,
+    } = status.timings.clone().unwrap_or_default();
+    for (phase, before, now) in [
+        ("inspect", before.inspect_seconds, inspect_seconds),
+        ("fetch", before.fetch_seconds, fetch_seconds),
+        ("load", before.load_seconds, load_seconds),
+    ] {
+        if let (None, Some(seconds)) = (before, now) {
+            metrics.phase(phase, seconds as f64);
+        }
+    }
+    if let Some(switch) = &status.last_switch
+        && previous.last_switch.as_ref() != Some(switch)
+        && switch.from.is_some()
+    {
+        metrics.switched(switch.outage_seconds as f64);
+    }
+}

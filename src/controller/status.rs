@@ -1,0 +1,544 @@
+//! What was decided and applied → `.status`. Pure: the previous status gives only transition times and figures whose
+//! objects are gone, and is compared against, so that an unchanged status is not written. No decision reads it.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use sizing::{Facts, Fits};
+use spec::{AUTO_QUANT, format_bytes};
+
+use super::apply;
+use super::assess::Assessment;
+use super::build::{Applied, Resources};
+use super::plan::{Decision, Step};
+use super::progress::{Progress, State};
+use super::validate::Execution;
+use crate::crd::{ArtifactStatus, KimiModelStatus, PlanStatus, Timings};
+use crate::names;
+use crate::snapshot::{JobPhase, Snapshot, Workload};
+
+/// The API conventions' limits, which the CRD's schema enforces too.
+const MAX_MESSAGE: usize = 4096;
+const MAX_PROGRESS: usize = 128;
+
+/// Condition types in the order they are shown. Others in the list belong to somebody else.
+const TYPES: [&str; 7] = [
+    "Ready",
+    "Planned",
+    "ArtifactReady",
+    "Accelerated",
+    "Serving",
+    "Reconciling",
+    "Stalled",
+];
+
+/// Everything a status is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    pub snapshot: &'a Snapshot,
+    pub assessment: &'a Assessment,
+    pub decision: &'a Decision,
+    /// The step's objects, written; or why one was not.
+    pub applied: Result<&'a Resources<Applied>, &'a apply::Error>,
+    /// For transition times and figures whose objects are gone.
+    pub previous: Option<&'a KimiModelStatus>,
+}
+
+/// One condition before it has a time: status, reason, message.
+struct Word {
+    status: &'static str,
+    reason: String,
+    message: String,
+}
+
+fn word(status: &'static str, reason: &str, message: &str) -> Word {
+    Word {
+        status,
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+    }
+}
+
+/// The status to show.
+#[must_use]
+pub fn status(inputs: Inputs<'_>) -> KimiModelStatus {
+    let Inputs {
+        snapshot,
+        assessment,
+        decision,
+        applied: _,
+        previous,
+    } = inputs;
+    let generation = snapshot.model.generation;
+    let active = snapshot.active();
+    let words = [
+        ready(inputs),
+        planned(assessment, decision),
+        artifact_ready(inputs),
+        accelerated(assessment),
+        serving(snapshot, decision),
+        reconciling(inputs),
+        stalled(inputs),
+    ];
+    let conditions = TYPES
+        .into_iter()
+        .zip(words)
+        .map(|(kind, word)| condition(kind, word, generation, previous, snapshot.now))
+        .collect();
+    let artifact = artifact(inputs);
+    KimiModelStatus {
+        observed_generation: Some(generation),
+        conditions,
+        progress: Some(cut(&progress_words(inputs), MAX_PROGRESS)),
+        plan: assessment.plan.as_ref().map(PlanStatus::from),
+        timings: timings(inputs, artifact.as_ref()),
+        artifact,
+        active_quant: answering(snapshot),
+        target_quant: target_quant(inputs),
+        endpoint: snapshot.service.as_ref().map(|_| endpoint(inputs)),
+        last_switch: snapshot
+            .service
+            .as_ref()
+            .and_then(|service| service.last_switch.clone())
+            .or_else(|| previous.and_then(|previous| previous.last_switch.clone())),
+        replicas: Some(i32::try_from(active.map_or(0, Workload::ready_pods)).unwrap_or(i32::MAX)),
+        selector: Some(format!(
+            "{}={},{}={}",
+            names::LABEL_INSTANCE,
+            snapshot.model.name,
+            names::LABEL_COMPONENT,
+            names::Component::Server.as_str()
+        )),
+    }
+}
+
+/// True if writing `new` over `old` would change something of ours. Conditions of others in `old` do not count: they
+/// stay, and comparing them would write for ever.
+#[must_use]
+pub fn differs(old: Option<&KimiModelStatus>, new: &KimiModelStatus) -> bool {
+    let Some(old) = old else { return true };
+    let mut old = old.clone();
+    old.conditions
+        .retain(|condition| TYPES.contains(&condition.type_.as_str()));
+    let position = |condition: &Condition| TYPES.iter().position(|kind| *kind == condition.type_);
+    old.conditions.sort_by_key(position);
+    old != *new
+}
+
+/// Ready pods stand behind the Service, of the target or of what it replaces.
+fn endpoints(snapshot: &Snapshot) -> usize {
+    let selected = snapshot
+        .active()
+        .map_or(0, |workload| workload.ready_endpoints);
+    selected
+        + snapshot
+            .service
+            .as_ref()
+            .map_or(0, |service| service.foreign_endpoints)
+}
+
+/// The quant that answers now. Just after a flip the endpoints still lead to the one before.
+fn answering(snapshot: &Snapshot) -> Option<String> {
+    let active = snapshot.active();
+    if let Some(active) = active.filter(|active| active.ready_endpoints > 0) {
+        return Some(active.quant.clone());
+    }
+    let service = snapshot
+        .service
+        .as_ref()
+        .filter(|service| service.foreign_endpoints > 0)?;
+    service
+        .last_switch
+        .as_ref()
+        .and_then(|switch| switch.from.clone())
+}
+
+fn ready(inputs: Inputs<'_>) -> Word {
+    let Inputs {
+        snapshot, decision, ..
+    } = inputs;
+    if endpoints(snapshot) > 0 {
+        let quant = answering(snapshot).unwrap_or_else(|| "the previous quant".to_owned());
+        return match decision.step {
+            Step::Serving => word("True", "Serving", &decision.message),
+            Step::Deleting => word("False", "Deleting", &decision.message),
+            _ => word(
+                "True",
+                "Serving",
+                &format!("{quant} answers; {}", trouble(inputs)),
+            ),
+        };
+    }
+    if let Some((reason, message)) = refused_write(inputs) {
+        return word("False", &reason, &message);
+    }
+    let reason = decision.reason.as_str();
+    let stopped = matches!(
+        decision.step,
+        Step::Deleting | Step::Refused | Step::Suspended | Step::Serving
+    );
+    // A first download or load is neither success nor failure; losing an endpoint that answered is a failure.
+    let answered_before = snapshot.active().is_some();
+    let status = if stopped || decision.stalled || answered_before {
+        "False"
+    } else {
+        "Unknown"
+    };
+    word(status, reason, &decision.message)
+}
+
+/// What goes on besides serving: a refused write comes before the decision it belongs to.
+fn trouble(inputs: Inputs<'_>) -> String {
+    refused_write(inputs).map_or_else(|| inputs.decision.message.clone(), |(_, message)| message)
+}
+
+fn planned(assessment: &Assessment, decision: &Decision) -> Word {
+    if let Err(refusal) = &assessment.model {
+        return word("False", refusal.reason.as_str(), &refusal.message);
+    }
+    match &assessment.plan {
+        Some(plan) => {
+            let status = if plan.fits == Fits::No {
+                "False"
+            } else {
+                "True"
+            };
+            word(status, &format!("{:?}", plan.cause), &plan.reason)
+        }
+        None if decision.stalled => word("False", decision.reason.as_str(), &decision.message),
+        None => word("Unknown", decision.reason.as_str(), &decision.message),
+    }
+}
+
+fn artifact_ready(inputs: Inputs<'_>) -> Word {
+    let Inputs {
+        snapshot,
+        assessment,
+        decision,
+        ..
+    } = inputs;
+    let Some(target) = &assessment.target else {
+        let status = if decision.stalled { "False" } else { "Unknown" };
+        return word(status, decision.reason.as_str(), &decision.message);
+    };
+    if is_verified(snapshot, &target.artifact, &target.facts) {
+        let Facts {
+            commit,
+            shards,
+            bytes,
+            ..
+        } = &target.facts;
+        let message = format!(
+            "{} in {shards} shards of commit {commit}, every SHA-256 as published",
+            format_bytes(*bytes)
+        );
+        return word("True", "Verified", &message);
+    }
+    word("False", decision.reason.as_str(), &decision.message)
+}
+
+fn accelerated(assessment: &Assessment) -> Word {
+    let Ok(model) = &assessment.model else {
+        return word("Unknown", "InvalidSpec", "the spec is not valid");
+    };
+    let hardware = model.hardware_name;
+    match model.execution {
+        Execution::Cpu => word("False", "NotRequested", "spec.hardware is CPU"),
+        Execution::CpuFallback => word(
+            "False",
+            "CpuFallback",
+            &format!(
+                "planned for {hardware} and served by the CPU: the engine has no GPU path yet"
+            ),
+        ),
+        Execution::Denied => word(
+            "False",
+            "AccelerationUnavailable",
+            &format!("the engine has no path for {hardware} yet and serving.cpuFallback is Deny"),
+        ),
+    }
+}
+
+fn serving(snapshot: &Snapshot, decision: &Decision) -> Word {
+    match answering(snapshot) {
+        Some(quant) => word(
+            "True",
+            "Serving",
+            &format!("{} ready endpoints of {quant}", endpoints(snapshot)),
+        ),
+        None => word("False", decision.reason.as_str(), &decision.message),
+    }
+}
+
+fn reconciling(inputs: Inputs<'_>) -> Word {
+    let Inputs { decision, .. } = inputs;
+    let settled = matches!(
+        decision.step,
+        Step::Refused | Step::Suspended | Step::Serving
+    );
+    if settled || decision.stalled || refused_write(inputs).is_some() {
+        return word("False", "Settled", "nothing is under way");
+    }
+    word("True", decision.reason.as_str(), &decision.message)
+}
+
+fn stalled(inputs: Inputs<'_>) -> Word {
+    if let Some((reason, message)) = refused_write(inputs) {
+        return word("True", &reason, &message);
+    }
+    let Inputs { decision, .. } = inputs;
+    if decision.stalled {
+        return word("True", decision.reason.as_str(), &decision.message);
+    }
+    word("False", "Healthy", "nothing needs a person")
+}
+
+/// A write that the API server refused in a way that waiting does not cure: a quota, a policy, a name that is taken.
+fn refused_write(inputs: Inputs<'_>) -> Option<(String, String)> {
+    let error = inputs.applied.err()?;
+    error.refusal().map(|reason| (reason, error.to_string()))
+}
+
+fn condition(
+    kind: &str,
+    word: Word,
+    generation: i64,
+    previous: Option<&KimiModelStatus>,
+    now: Timestamp,
+) -> Condition {
+    let before =
+        previous.and_then(|previous| previous.conditions.iter().find(|old| old.type_ == kind));
+    let since = before.filter(|old| old.status == word.status).map_or_else(
+        || Time(whole_seconds(now)),
+        |old| old.last_transition_time.clone(),
+    );
+    Condition {
+        type_: kind.to_owned(),
+        status: word.status.to_owned(),
+        reason: word.reason,
+        message: cut(&word.message, MAX_MESSAGE),
+        observed_generation: Some(generation),
+        last_transition_time: since,
+    }
+}
+
+/// A `Time` has whole seconds on the wire: anything finer would differ from what is read back.
+fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+fn cut(text: &str, limit: usize) -> String {
+    text.chars().take(limit).collect()
+}
+
+fn is_verified(snapshot: &Snapshot, artifact: &str, facts: &Facts) -> bool {
+    let wanted = names::verified_value(facts);
+    snapshot
+        .claim(artifact)
+        .is_some_and(|claim| claim.verified.as_deref() == Some(wanted.as_str()))
+}
+
+/// The target's artifact; without a target (a refused edit, say) the one that serves.
+fn artifact(inputs: Inputs<'_>) -> Option<ArtifactStatus> {
+    let Inputs {
+        snapshot,
+        assessment,
+        previous,
+        ..
+    } = inputs;
+    let serving = || {
+        let active = snapshot.active()?;
+        let facts = snapshot.claim(&active.artifact)?.facts.as_ref()?;
+        Some((active.artifact.as_str(), facts))
+    };
+    let target = assessment
+        .target
+        .as_ref()
+        .map(|target| (target.artifact.as_str(), &target.facts));
+    let (id, facts) = target.or_else(serving)?;
+    let verified = is_verified(snapshot, id, facts);
+    let bytes = bounded(facts.bytes);
+    let before = previous
+        .and_then(|previous| previous.artifact.as_ref())
+        .filter(|before| before.id == id);
+    let progress = snapshot
+        .fetch_job(id)
+        .and_then(|job| job.progress.as_ref())
+        .filter(|_| !verified);
+    let fetching = progress.filter(|progress| progress.state == State::Downloading);
+    let claim = snapshot.claim(id);
+    // Without a claim nothing is on a volume, whatever was reported before.
+    let counted = |now: Option<i64>, before: Option<i64>| {
+        if claim.is_some() {
+            now.or(before)
+        } else {
+            None
+        }
+    };
+    Some(ArtifactStatus {
+        id: id.to_owned(),
+        repo: facts.repo.clone(),
+        commit: facts.commit.clone(),
+        quant: facts.quant.clone(),
+        shards: i64::from(facts.shards),
+        bytes,
+        downloaded_bytes: counted(
+            if verified {
+                Some(bytes)
+            } else {
+                progress.map(|p| bounded(p.downloaded).min(bytes))
+            },
+            before.and_then(|before| before.downloaded_bytes),
+        ),
+        shards_done: counted(
+            if verified {
+                Some(i64::from(facts.shards))
+            } else {
+                progress.map(|p| i64::from(p.shards_done))
+            },
+            before.and_then(|before| before.shards_done),
+        ),
+        bytes_per_second: fetching.map(|p| bounded(p.bytes_per_second)),
+        eta_seconds: fetching.and_then(|p| p.eta_seconds).map(bounded),
+        claim_name: claim.map(|claim| claim.name.clone()),
+        verified,
+    })
+}
+
+fn target_quant(inputs: Inputs<'_>) -> Option<String> {
+    match &inputs.assessment.model {
+        Ok(model) => Some(model.source.quant.clone()),
+        Err(_) => Some(inputs.snapshot.spec.quant.clone()).filter(|quant| quant != AUTO_QUANT),
+    }
+}
+
+fn endpoint(inputs: Inputs<'_>) -> String {
+    let meta = &inputs.snapshot.model;
+    format!(
+        "http://{}.{}.svc:{}/v1",
+        meta.name, meta.namespace, inputs.snapshot.spec.serving.port
+    )
+}
+
+/// Phase times of the target. Jobs and pods that are gone leave what was noted before, for the same artifact.
+fn timings(inputs: Inputs<'_>, artifact: Option<&ArtifactStatus>) -> Option<Timings> {
+    let Inputs {
+        snapshot,
+        assessment,
+        previous,
+        ..
+    } = inputs;
+    let model = assessment.model.as_ref().ok();
+    let target = assessment.target.as_ref();
+    let same = previous
+        .and_then(|previous| previous.artifact.as_ref())
+        .map(|before| &before.id)
+        == artifact.map(|artifact| &artifact.id);
+    let before = previous
+        .filter(|_| same)
+        .and_then(|previous| previous.timings.clone())
+        .unwrap_or_default();
+    let took = |created: Timestamp, phase: JobPhase| match phase {
+        JobPhase::Succeeded { at } => Some(seconds(created, at)),
+        JobPhase::Active | JobPhase::Failed { .. } => None,
+    };
+    let inspect = model.and_then(|model| snapshot.inspect_job(&model.source.id));
+    let fetch = target.and_then(|target| snapshot.fetch_job(&target.artifact));
+    let pod = target
+        .and_then(|target| snapshot.workload(&target.workload))
+        .and_then(|workload| {
+            workload
+                .pods
+                .iter()
+                .find(|pod| pod.ready && !pod.terminating)
+        });
+    let timings = Timings {
+        inspect_seconds: inspect
+            .and_then(|job| took(job.created, job.phase))
+            .or(before.inspect_seconds),
+        fetch_seconds: fetch
+            .and_then(|job| took(job.created, job.phase))
+            .or(before.fetch_seconds),
+        load_seconds: pod
+            .and_then(|pod| Some(seconds(pod.started?, pod.ready_since?)))
+            .or(before.load_seconds),
+    };
+    (timings != Timings::default()).then_some(timings)
+}
+
+fn seconds(from: Timestamp, to: Timestamp) -> i64 {
+    to.duration_since(from).as_secs().max(0)
+}
+
+fn bounded(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// The printer column: the step in a few words, with a share and an ETA while bytes are counted.
+fn progress_words(inputs: Inputs<'_>) -> String {
+    let Inputs {
+        snapshot,
+        assessment,
+        decision,
+        ..
+    } = inputs;
+    let quant = target_quant(inputs).unwrap_or_else(|| AUTO_QUANT.to_owned());
+    let text = match &decision.step {
+        Step::Deleting => "deleting",
+        Step::Refused => "refused",
+        Step::Suspended => "suspended",
+        Step::Inspect | Step::WaitInspect => "inspecting",
+        Step::Fetch | Step::WaitFetch | Step::RetryJob { .. } => {
+            let progress = assessment
+                .target
+                .as_ref()
+                .and_then(|target| snapshot.fetch_job(&target.artifact))
+                .and_then(|job| job.progress.as_ref());
+            return progress.map_or_else(
+                || format!("{quant}: fetch pending"),
+                |p| format!("{quant}: {}", share(p)),
+            );
+        }
+        Step::MarkVerified => "verified",
+        Step::Start | Step::WaitReady => "loading",
+        Step::StopOld => "making room",
+        Step::Flip { .. } | Step::SettleEndpoints => "switching",
+        Step::DrainOld => "draining the old server",
+        Step::Serving => "serving",
+    };
+    format!("{quant}: {text}")
+}
+
+fn share(progress: &Progress) -> String {
+    // Rounded down, so that 100 % means all.
+    let percent = (u128::from(progress.downloaded) * 100)
+        .checked_div(u128::from(progress.bytes))
+        .unwrap_or(0);
+    match progress.state {
+        State::Listing => "listing".to_owned(),
+        State::Downloading => {
+            let eta = progress
+                .eta_seconds
+                .map_or_else(String::new, |eta| format!(", {} left", duration(eta)));
+            let speed = format_bytes(progress.bytes_per_second);
+            format!(
+                "{percent}% of {}, {speed}/s{eta}",
+                format_bytes(progress.bytes)
+            )
+        }
+        State::Verifying => format!(
+            "verifying, {}/{} shards",
+            progress.shards_done, progress.shards
+        ),
+        State::Done => "downloaded".to_owned(),
+        State::Failed => "failed".to_owned(),
+    }
+}
+
+/// `45s`, `12m`, `3h05m`.
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds.div_ceil(60)),
+        _ => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
+    }
+}
