@@ -137,6 +137,8 @@ const LIVE_ROWS: u64 = 8;
 /// Every number of a plan, before the verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Numbers {
+    /// Bytes of all files.
+    pub(crate) size: u64,
     pub(crate) context: u64,
     pub(crate) max_context: u64,
     pub(crate) kv_per_token: u64,
@@ -280,6 +282,7 @@ pub(crate) fn numbers(input: &Input<'_>) -> Numbers {
     };
 
     Numbers {
+        size: weights.total,
         context,
         max_context,
         kv_per_token: kv_cache::bytes_per_token(hyper, kv_cache::BYTES_PER_VALUE),

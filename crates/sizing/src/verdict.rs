@@ -2,7 +2,7 @@
 //! compute sizes of its own.
 
 use crate::plan::{Cause, Fits, Input, Numbers, Source, numbers};
-use crate::{GB, Hardware, Quant};
+use crate::{GB, Hardware, Model, Quant};
 
 /// Above four fifths of the VRAM a plan is tight: the guide calls 12 of 16 GB compatible and 13 of 16 "tight fit".
 const TIGHT: (u128, u128) = (4, 5);
@@ -121,7 +121,7 @@ fn ram_words(input: &Input<'_>, n: &Numbers) -> String {
 /// What to change so that it fits: a smaller quant, a shorter context, other hardware.
 fn way_out(input: &Input<'_>, n: &Numbers) -> String {
     let mut ways = Vec::new();
-    if let Some((quant, tight)) = largest_quant_that_fits(input) {
+    if let Some((quant, tight)) = largest_quant_that_fits(input, n) {
         ways.push(format!(
             "the largest quant that fits is {}{}",
             quant.name,
@@ -138,21 +138,24 @@ fn way_out(input: &Input<'_>, n: &Numbers) -> String {
         ));
     }
     if ways.is_empty() {
-        "no quant, context or hardware of the tables fits".to_owned()
+        "give it more memory".to_owned()
     } else {
         ways.join("; ")
     }
 }
 
-/// Largest quant of the guide, by size, that is not refused in the same place.
-fn largest_quant_that_fits(input: &Input<'_>) -> Option<(&'static Quant, bool)> {
+/// Largest quant of the guide, by size, that is smaller than this one and not refused.
+fn largest_quant_that_fits(input: &Input<'_>, n: &Numbers) -> Option<(&'static Quant, bool)> {
     let model = match input.source {
         Source::Catalogue { model, .. } => model,
-        Source::Exact(facts) => {
-            crate::Model::by_repo(&facts.repo).filter(|model| model.in_guide)?
-        }
+        Source::Exact(facts) => Model::by_repo(&facts.repo)?,
     };
-    Quant::all().iter().rev().find_map(|quant| {
+    if !model.in_guide {
+        return None;
+    }
+    let name = input.source.quant_name();
+    let smaller = |quant: &&Quant| quant.size_bytes < n.size && quant.name != name;
+    Quant::all().iter().rev().filter(smaller).find_map(|quant| {
         let candidate = Input {
             source: Source::Catalogue { model, quant },
             ..*input
