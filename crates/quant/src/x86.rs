@@ -49,4 +49,66 @@ pub(crate) mod avx2 {
         [a, _mm_srli_si128::<8>(a), b, _mm_srli_si128::<8>(b)]
             .map(|eight| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight)))
     }
+
+    /// The 32 nibbles of 16 bytes as the 32-value types order them: low ones first, then high ones.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(crate) fn nibbles(qs: &[u8; 16]) -> __m256i {
+        let packed = bytes16(qs);
+        let both = _mm256_set_m128i(_mm_srli_epi16::<4>(packed), packed);
+        _mm256_and_si256(both, _mm256_set1_epi8(15))
+    }
+
+    /// Byte j is 0xff where bit j of the little-endian `bits` is set, else 0.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(crate) fn spread_bits(bits: [u8; 4]) -> __m256i {
+        // Byte j of the vector gets the byte that holds bit j, then keeps only that bit.
+        let holder = _mm256_set_epi64x(
+            0x0303_0303_0303_0303,
+            0x0202_0202_0202_0202,
+            0x0101_0101_0101_0101,
+            0,
+        );
+        let bit = _mm256_set1_epi64x(i64::from_le_bytes([1, 2, 4, 8, 16, 32, 64, 128]));
+        let bytes = _mm256_shuffle_epi8(_mm256_set1_epi32(i32::from_le_bytes(bits)), holder);
+        _mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit)
+    }
+
+    /// Σ q·x of 32 levels (signed bytes), in eight partial sums.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(crate) fn levels_dot(q: __m256i, x: &[[f32; 8]; 4]) -> __m256 {
+        let q = widen(q);
+        let first = _mm256_mul_ps(q[0], floats(&x[0]));
+        (1..4).fold(first, |sum, i| _mm256_fmadd_ps(q[i], floats(&x[i]), sum))
+    }
+
+    /// Adds (scale·q + offset)·x of 32 levels to four running sums. The weight is formed first, as the reference
+    /// does: adding offset·Σx to scale·Σq·x instead would cancel more.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(crate) fn add_affine(
+        sums: &mut [__m256; 4],
+        q: __m256i,
+        scale: f32,
+        offset: f32,
+        x: &[[f32; 8]; 4],
+    ) {
+        let (scale, offset) = (_mm256_set1_ps(scale), _mm256_set1_ps(offset));
+        for (i, q) in widen(q).into_iter().enumerate() {
+            let weights = _mm256_fmadd_ps(scale, q, offset);
+            sums[i] = _mm256_fmadd_ps(weights, floats(&x[i]), sums[i]);
+        }
+    }
+
+    /// The sum of all lanes of four vectors.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(crate) fn sum4(v: [__m256; 4]) -> f32 {
+        sum(_mm256_add_ps(
+            _mm256_add_ps(v[0], v[1]),
+            _mm256_add_ps(v[2], v[3]),
+        ))
+    }
 }

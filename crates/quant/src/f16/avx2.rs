@@ -31,9 +31,5 @@ fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
             sums[i] = _mm256_fmadd_ps(weights(&row[i]), x86::floats(&x[i]), sums[i]);
         }
     }
-    let sum = _mm256_add_ps(
-        _mm256_add_ps(sums[0], sums[1]),
-        _mm256_add_ps(sums[2], sums[3]),
-    );
-    x86::sum(sum) + super::dot(rest_row, rest_x)
+    x86::sum4(sums) + super::dot(rest_row, rest_x)
 }

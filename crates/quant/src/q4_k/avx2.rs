@@ -17,29 +17,20 @@ pub(super) fn dot(row: &[u8], x: &[f32]) -> f32 {
 fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
     let mut sums = [_mm256_setzero_ps(); 4];
     let xs = x.as_chunks::<8>().0.as_chunks::<4>().0.as_chunks::<8>().0;
+    let nibble = _mm256_set1_epi8(15);
     for (block, x) in blocks::<Block>(row).iter().zip(xs) {
         let (d, dmin) = (block.d.get(), block.dmin.get());
         let scales = k_scales::unpack(&block.scales);
         for (group, bytes) in block.qs.as_chunks::<32>().0.iter().enumerate() {
             let bytes = x86::bytes32(bytes);
-            let nibble = _mm256_set1_epi8(15);
             let low = _mm256_and_si256(bytes, nibble);
             let high = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble);
-            for (sub, levels) in [(2 * group, low), (2 * group + 1, high)] {
-                let scale = _mm256_set1_ps(d * f32::from(scales[sub].0));
-                let minimum = _mm256_set1_ps(dmin * f32::from(scales[sub].1));
-                let q = x86::widen(levels);
-                for i in 0..4 {
-                    // Weights first, as the reference has them: scaling the sums would cancel more.
-                    let weights = _mm256_fmsub_ps(scale, q[i], minimum);
-                    sums[i] = _mm256_fmadd_ps(weights, x86::floats(&x[sub][i]), sums[i]);
-                }
+            for (sub, nibbles) in [(2 * group, low), (2 * group + 1, high)] {
+                let scale = d * f32::from(scales[sub].0);
+                let minimum = dmin * f32::from(scales[sub].1);
+                x86::add_affine(&mut sums, nibbles, scale, -minimum, &x[sub]);
             }
         }
     }
-    let sum = _mm256_add_ps(
-        _mm256_add_ps(sums[0], sums[1]),
-        _mm256_add_ps(sums[2], sums[3]),
-    );
-    x86::sum(sum)
+    x86::sum4(sums)
 }

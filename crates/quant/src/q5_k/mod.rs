@@ -1,13 +1,23 @@
 //! Q5_K: 256 values in 8 sub-blocks of 32 as `d·s·q − dmin·m` with q in 0..31 and s, m of 6 bits.
 //! It must not know the other types.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use gguf::Dtype;
 
 use crate::block::{self, Half};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::Isa;
 use crate::k_scales;
 use crate::kernels::Ladder;
 
-pub(crate) static LADDER: Ladder = block::scalar::<Block, 256>();
+const SCALAR: Ladder = block::scalar::<Block, 256>();
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) static LADDER: Ladder = SCALAR.with(Isa::Avx2, avx2::dot);
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) static LADDER: Ladder = SCALAR;
 
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]

@@ -62,9 +62,5 @@ fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
             }
         }
     }
-    let sum = _mm256_add_ps(
-        _mm256_add_ps(sums[0], sums[1]),
-        _mm256_add_ps(sums[2], sums[3]),
-    );
-    x86::sum(sum)
+    x86::sum4(sums)
 }

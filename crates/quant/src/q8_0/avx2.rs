@@ -17,11 +17,7 @@ fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
     let mut sum = _mm256_setzero_ps();
     let xs = x.as_chunks::<8>().0.as_chunks::<4>().0;
     for (block, x) in blocks::<Block>(row).iter().zip(xs) {
-        let q = x86::widen(x86::bytes32(bytemuck::cast_ref(&block.qs)));
-        let mut of_block = _mm256_mul_ps(q[0], x86::floats(&x[0]));
-        for i in 1..4 {
-            of_block = _mm256_fmadd_ps(q[i], x86::floats(&x[i]), of_block);
-        }
+        let of_block = x86::levels_dot(x86::bytes32(bytemuck::cast_ref(&block.qs)), x);
         sum = _mm256_fmadd_ps(_mm256_set1_ps(block.d.get()), of_block, sum);
     }
     x86::sum(sum)

@@ -1,0 +1,31 @@
+//! Q5_1 dot product with AVX2. It must not be called without AVX2, FMA and F16C.
+
+use std::arch::x86_64::*;
+
+use super::Block;
+use crate::block::blocks;
+use crate::x86::avx2 as x86;
+
+/// Only [`crate::kernels_on`] hands this out, after checking the CPU.
+pub(super) fn dot(row: &[u8], x: &[f32]) -> f32 {
+    // SAFETY: kernels_on has found the instructions available.
+    unsafe { dot_avx2(row, x) }
+}
+
+/// The 32 values q, in 0..31.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn levels(block: &Block) -> __m256i {
+    let fifth = _mm256_and_si256(x86::spread_bits(block.qh), _mm256_set1_epi8(16));
+    _mm256_or_si256(x86::nibbles(&block.qs), fifth)
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
+    let mut sums = [_mm256_setzero_ps(); 4];
+    let xs = x.as_chunks::<8>().0.as_chunks::<4>().0;
+    for (block, x) in blocks::<Block>(row).iter().zip(xs) {
+        x86::add_affine(&mut sums, levels(block), block.d.get(), block.m.get(), x);
+    }
+    x86::sum4(sums)
+}
