@@ -11,7 +11,7 @@ rm -rf "$root"
 mkdir -p "$root/usr/bin" "$root/etc/ssl/certs" "$root/tmp"
 chmod 1777 "$root/tmp"
 install -m 755 "$binary" "$root/usr/bin/"
-# Release builds are stripped already; a debug build is 20 times smaller without its line tables.
+# Release builds are stripped already; a debug build is a third as large without its line tables.
 strip "$root/usr/bin/$(basename "$binary")"
 
 # What the binary is linked to, and what libcuda needs when the worker loads it.

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"text/template"
@@ -56,7 +57,7 @@ func boot(args []string) int {
 	}
 	begin := time.Now()
 	if err := c.start(); err != nil {
-		c.printLogs(25)
+		c.printLogs(25, anyLine)
 		return fail("%v", err)
 	}
 	fmt.Fprintf(os.Stderr, "cluster: ready after %.1f s\n", time.Since(begin).Seconds())
@@ -71,11 +72,11 @@ func boot(args []string) int {
 	go func() { ended <- command.Wait() }()
 	select {
 	case err := <-c.failed:
-		c.printLogs(25)
+		c.printLogs(25, anyLine)
 		return fail("%v while the command was running", err)
 	case err := <-ended:
 		if err != nil {
-			c.printLogs(5)
+			c.printLogs(5, errorLine)
 		}
 	}
 	return exitCode(command.ProcessState.Sys().(syscall.WaitStatus))
@@ -356,14 +357,29 @@ func (c *cluster) until(what string, check func() error) error {
 	}
 }
 
-func (c *cluster) printLogs(lines int) {
+var (
+	anyLine = regexp.MustCompile(``)
+	// klog, containerd, etcd and CoreDNS in that order
+	errorLine = regexp.MustCompile(`^[EF]\d{4} |level=(error|fatal)|"level":"(error|fatal)"|^\[(ERROR|FATAL)\]`)
+)
+
+// printLogs shows the last lines of every component's log that match.
+func (c *cluster) printLogs(lines int, match *regexp.Regexp) {
 	logs, _ := filepath.Glob(filepath.Join(c.logs, "*.log"))
 	for _, path := range logs {
 		text, _ := os.ReadFile(path)
-		all := strings.Split(strings.TrimSpace(string(text)), "\n")
+		found := []string{}
+		for line := range strings.Lines(string(text)) {
+			if match.MatchString(line) {
+				found = append(found, line)
+			}
+		}
+		if len(found) == 0 {
+			continue
+		}
 		fmt.Fprintf(os.Stderr, "--- %s\n", filepath.Base(path))
-		for _, line := range all[max(0, len(all)-lines):] {
-			fmt.Fprintf(os.Stderr, "%.240s\n", line)
+		for _, line := range found[max(0, len(found)-lines):] {
+			fmt.Fprintf(os.Stderr, "%.240s\n", strings.TrimRight(line, "\n"))
 		}
 	}
 }

@@ -1,0 +1,44 @@
+#!/bin/bash
+# chart.sh: checks the Helm chart against a real API server, with the images of e2e/images.sh in it. Run it through
+# e2e/cluster/with-cluster.sh with both archives in KIMI_IMAGES.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+chart=charts/kimi-operator
+set_images=(--set image.operator=docker.io/local/kimi-operator:dev --set image.worker=docker.io/local/kimi-worker:dev)
+
+helm lint --strict --quiet "$chart"
+if helm template bad "$chart" --set imagee.operator=typo >/dev/null 2>&1; then
+    echo "chart: a value that does not exist was accepted" >&2
+    exit 1
+fi
+
+kubectl create namespace llm >/dev/null
+for values in "crds.install=true" "openshift=true" "watchNamespace=llm,metrics.service=true" \
+    "crds.install=false,imagePullSecrets={pull},nodeSelector.disk=fast"; do
+    helm template kimi-operator "$chart" --namespace default --set "$values" |
+        kubectl apply --dry-run=server -f - >/dev/null
+    echo "ok  the API server accepts $values"
+done
+
+# The namespace that the chart is installed in is as strict as the models' own.
+kubectl create namespace kimi-system >/dev/null
+kubectl label namespace kimi-system pod-security.kubernetes.io/enforce=restricted >/dev/null
+for values in "securityContext.runAsUser=1000680000,securityContext.fsGroup=1000680000" "watchNamespace=llm,metrics.service=true"; do
+    helm upgrade --install kimi-operator "$chart" --namespace kimi-system --wait --timeout 60s "${set_images[@]}" \
+        --set "$values" >/dev/null || {
+        kubectl -n kimi-system get pods,events
+        kubectl -n kimi-system logs deployment/kimi-operator --tail=50
+        exit 1
+    }
+    kubectl -n kimi-system rollout status deployment/kimi-operator --timeout=60s >/dev/null
+    echo "ok  installed and Ready with $values"
+    sleep 3 # a permission that is missing shows in the first lists, not in readiness
+    if kubectl -n kimi-system logs deployment/kimi-operator | grep -i 'forbidden'; then
+        echo "chart: the operator lacks a permission" >&2
+        exit 1
+    fi
+done
+kubectl get --raw /api/v1/namespaces/kimi-system/services/kimi-operator-metrics:http/proxy/metrics | head -3
+helm uninstall kimi-operator --namespace kimi-system --wait >/dev/null 2>&1
+kubectl get crd kimimodels.kimioperator.dev >/dev/null
+echo "ok  uninstalling keeps the CustomResourceDefinition"
