@@ -149,7 +149,7 @@ pub struct Sampling {
     pub presence_penalty: f32,
     /// Taken per occurrence from each token already generated; 0 is off.
     pub frequency_penalty: f32,
-    /// The same seed and request give the same text; `None` draws one.
+    /// The same seed draws the same tokens from the same logits; `None` draws a seed.
     pub seed: Option<u64>,
     /// Added to the logit of a token id.
     pub logit_bias: Vec<(u32, f32)>,
@@ -246,7 +246,7 @@ pub struct Usage {
 /// Wall-clock times of one request.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Timings {
-    /// From submission to the first step.
+    /// From the engine's taking notice of the request to its first step.
     pub queued: Duration,
     /// Evaluating the prompt's new tokens.
     pub prefill: Duration,
@@ -301,11 +301,6 @@ impl Handle {
                 mpsc::error::TrySendError::Full(_) => SubmitError::Busy,
                 mpsc::error::TrySendError::Closed(_) => SubmitError::Stopped,
             })
-    }
-
-    /// Requests waiting in the queue, those in slots not counted.
-    pub fn queued(&self) -> usize {
-        self.requests.max_capacity() - self.requests.capacity()
     }
 
     /// The prompt of a conversation as tokens; `tools` is the JSON text of the declared tools, in the

@@ -4,13 +4,16 @@
 //! Entry points: [`Engine::start`] loads a model and serves [`Request`]s sent through a [`Handle`];
 //! [`perplexity`] and [`selftest`] judge a model; `model.rs` is the forward pass, top to bottom.
 
+mod answer;
 mod api;
 mod attention;
 mod chat;
 mod config;
+mod engine;
 mod error;
 mod ffn;
 mod file_type;
+mod job;
 mod kv_cache;
 mod load;
 mod memory;
@@ -19,6 +22,9 @@ mod moe;
 mod ops;
 mod perplexity;
 mod rope;
+mod sampler;
+mod scheduler;
+mod selftest;
 mod template;
 #[cfg(test)]
 mod testing;
@@ -30,7 +36,9 @@ pub use api::{
     Usage,
 };
 pub use chat::{ChatMessage, ToolCall};
+pub use engine::Engine;
 pub use error::Error;
 pub use perplexity::{Perplexity, perplexity};
+pub use selftest::{SelfTest, SelfTestError};
 pub use template::Template;
 pub use tokenizer::Tokenizer;

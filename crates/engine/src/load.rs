@@ -18,7 +18,7 @@ const MAX_SLOTS: usize = 1024;
 
 /// A model and what belongs to it.
 pub(crate) struct Loaded {
-    pub(crate) model: Model,
+    pub(crate) model: Arc<Model>,
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) template: Arc<Template>,
     pub(crate) info: Arc<Info>,
@@ -28,7 +28,7 @@ pub(crate) struct Loaded {
 ///
 /// # Errors
 /// Whatever is wrong with the options or the files; see [`Error`].
-pub(crate) fn load(options: &Options, progress: &Progress) -> Result<Loaded, Error> {
+pub(crate) fn load(options: &Options, progress: &Arc<Progress>) -> Result<Loaded, Error> {
     if !(1..=MAX_SLOTS).contains(&options.slots) {
         return Err(Error::Options(format!(
             "{} slots were asked for; use 1 to {MAX_SLOTS}",
@@ -62,7 +62,13 @@ pub(crate) fn load(options: &Options, progress: &Progress) -> Result<Loaded, Err
     progress.touch();
 
     let weights = Weights::map(&paths, &headers)?;
-    let model = Model::new(config, &weights, tokenizer.vocab(), threads)?;
+    let model = Model::new(
+        config,
+        &weights,
+        tokenizer.vocab(),
+        threads,
+        Arc::clone(progress),
+    )?;
     let info = Info {
         name: name(
             metadata.opt_str("general.name")?,
@@ -97,7 +103,7 @@ pub(crate) fn load(options: &Options, progress: &Progress) -> Result<Loaded, Err
     );
     read_ahead(&weights, &info, progress);
     Ok(Loaded {
-        model,
+        model: Arc::new(model),
         tokenizer: Arc::new(tokenizer),
         template: Arc::new(template),
         info: Arc::new(info),

@@ -5,10 +5,13 @@ mod layers;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use rayon::ThreadPool;
 use sizing::kv_cache;
 
 use crate::{
+    Progress,
     attention::Attention,
     config::Config,
     kv_cache::{CacheType, KvCache},
@@ -33,6 +36,8 @@ pub(crate) struct Model {
     output: Matrix,
     rope: Rope,
     threads: ThreadPool,
+    /// Touched after each layer: where weights come from disk, a pass may take minutes.
+    progress: Arc<Progress>,
 }
 
 struct Layer {
@@ -52,8 +57,8 @@ enum Ffn {
 pub(crate) enum Logits {
     /// Of the last token: vocab values.
     Last,
-    /// Of every token: n × vocab values.
-    All,
+    /// Of the token at this place and all after it: a row of vocab values each.
+    From(usize),
 }
 
 impl Model {
@@ -91,17 +96,29 @@ impl Model {
                 Ffn::Experts(experts) => experts.forward(&normed, hidden),
             };
             add_scaled(&mut x, 1.0, &answered);
+            self.progress.touch();
         }
         cache.advance(tokens.len());
 
         let wanted = match logits {
             Logits::Last => &x[x.len() - hidden..],
-            Logits::All => &x[..],
+            Logits::From(first) => &x[(first * hidden).min(x.len())..],
         };
         matmul(
             self.output.view(),
             &rms_norm(wanted, &self.output_norm, rms_eps),
         )
+    }
+
+    /// The first layer that has sent every token so far to the same experts, and how many those are.
+    pub(crate) fn dead_router(&self) -> Option<(usize, usize)> {
+        self.layers
+            .iter()
+            .enumerate()
+            .find_map(|(at, layer)| match &layer.ffn {
+                Ffn::Dense(_) => None,
+                Ffn::Experts(experts) => experts.same_for_all().map(|chosen| (at, chosen)),
+            })
     }
 
     /// Tokens in the vocabulary.

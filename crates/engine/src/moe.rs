@@ -1,6 +1,8 @@
 //! The layer of experts: the router chooses some for each token (DeepSeek-V3, arXiv 2412.19437,
 //! section 2.1.2), the shared expert answers always. It must not know the inside of an expert.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::{
     config::{Experts, Gating},
     ffn::{self, Work},
@@ -19,6 +21,8 @@ pub(crate) struct Moe {
     pub(crate) up: Stack,
     pub(crate) down: Stack,
     pub(crate) shared: Option<Dense>,
+    /// Which experts any token was ever sent to.
+    pub(crate) met: Vec<AtomicBool>,
 }
 
 /// One network for all tokens: a dense layer, or the shared experts fused into one.
@@ -60,6 +64,7 @@ impl Moe {
         for (token, chosen) in chosen.iter().enumerate() {
             for (expert, weight) in chosen {
                 work[*expert].tokens.push((token, *weight));
+                self.met[*expert].store(true, Ordering::Relaxed);
             }
         }
         work.retain(|work| !work.tokens.is_empty());
@@ -69,6 +74,19 @@ impl Moe {
                 .map(|shared| shared.work(x.len() / hidden)),
         );
         ffn::forward(&work, x, hidden)
+    }
+}
+
+impl Moe {
+    /// Experts that any token was sent to, if they are no more than one token's: then the router
+    /// does not look at its input, or has seen but one token.
+    pub(crate) fn same_for_all(&self) -> Option<usize> {
+        let met = self
+            .met
+            .iter()
+            .filter(|met| met.load(Ordering::Relaxed))
+            .count();
+        (met <= self.config.used && self.config.used < self.config.count).then_some(met)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Perplexity of a text as llama-perplexity computes it, so that numbers can be compared: windows of
 //! `context` tokens without overlap, the second half of each scored. It must not know requests.
 
+use std::sync::Arc;
+
 use crate::{
     Error, Options, Progress,
     kv_cache::CacheType,
@@ -36,7 +38,7 @@ pub fn perplexity(
     text: &str,
     context: u32,
     chunks: Option<u32>,
-    progress: &Progress,
+    progress: &Arc<Progress>,
 ) -> Result<Perplexity, Error> {
     let loaded = load(options, progress)?;
     let trained = loaded.model.trained_context();
@@ -46,7 +48,7 @@ pub fn perplexity(
             most: trained,
         });
     }
-    measure(&loaded, text, context, chunks, progress)
+    measure(&loaded, text, context, chunks)
 }
 
 pub(crate) fn measure(
@@ -54,7 +56,6 @@ pub(crate) fn measure(
     text: &str,
     context: u32,
     chunks: Option<u32>,
-    progress: &Progress,
 ) -> Result<Perplexity, Error> {
     let context = context as usize;
     if context < 4 {
@@ -88,7 +89,7 @@ pub(crate) fn measure(
             window[0] = bos;
         }
         // Logits at position i judge token i + 1; the first half only gives context.
-        for loss in losses(&loaded.model, &window, context / 2, progress) {
+        for loss in losses(&loaded.model, &window, context / 2) {
             sum += loss;
             squares += loss * loss;
             count += 1;
@@ -106,24 +107,22 @@ pub(crate) fn measure(
 }
 
 /// −ln p of each token after position `from`, given those before it.
-pub(crate) fn losses(model: &Model, window: &[u32], from: usize, progress: &Progress) -> Vec<f64> {
+pub(crate) fn losses(model: &Model, window: &[u32], from: usize) -> Vec<f64> {
     let mut cache = model.new_cache(window.len(), CacheType::F32);
     let mut losses = Vec::with_capacity(window.len());
     for batch in window.chunks(BATCH) {
         let start = cache.len();
-        let logits = model.forward(batch, &mut cache, Logits::All);
-        for (at, logits) in (start..).zip(logits.chunks_exact(model.vocab())) {
-            if let Some(next) = window.get(at + 1).filter(|_| at >= from) {
-                losses.push(loss(logits, *next));
-            }
+        let first = from.saturating_sub(start).min(batch.len());
+        let logits = model.forward(batch, &mut cache, Logits::From(first));
+        for (at, logits) in (start + first..).zip(logits.chunks_exact(model.vocab())) {
+            losses.extend(window.get(at + 1).map(|next| loss(logits, *next)));
         }
-        progress.touch();
     }
     losses
 }
 
 /// −ln softmax(logits)\[token\].
-fn loss(logits: &[f32], token: u32) -> f64 {
+pub(crate) fn loss(logits: &[f32], token: u32) -> f64 {
     let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits
         .iter()

@@ -4,7 +4,6 @@
 use std::{
     env,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use serde::Deserialize;
@@ -62,5 +61,5 @@ pub(crate) fn loaded(path: &Path, threads: usize) -> Loaded {
         threads: Some(threads),
         ..Options::new(path)
     };
-    load(&options, &Arc::new(Progress::default())).unwrap()
+    load(&options, &Progress::new()).unwrap()
 }

@@ -1,10 +1,12 @@
 //! Finds every tensor of the architecture by name and shape. It must not know arithmetic.
 
+use std::sync::{Arc, atomic::AtomicBool};
+
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::{Ffn, Layer, Model};
 use crate::{
-    Error,
+    Error, Progress,
     attention::{Attention, Query},
     config::{Config, Experts},
     moe::{Dense, Moe},
@@ -22,6 +24,7 @@ impl Model {
         weights: &Weights,
         vocab: usize,
         threads: usize,
+        progress: Arc<Progress>,
     ) -> Result<Self, Error> {
         let Config {
             hidden, rope_dim, ..
@@ -50,6 +53,7 @@ impl Model {
             output,
             rope: Rope::new(&config.rope, rope_dim),
             threads: pool(threads)?,
+            progress,
             config,
         })
     }
@@ -223,6 +227,7 @@ impl Names<'_> {
             } else {
                 None
             },
+            met: (0..count).map(|_| AtomicBool::new(false)).collect(),
         })
     }
 }

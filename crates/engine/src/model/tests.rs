@@ -14,7 +14,7 @@ fn quick() {
             let ids = loaded.tokenizer.encode_with_special(&reference.text);
             assert_eq!(ids, reference.ids, "{}", reference.name);
             let mut cache = loaded.model.new_cache(512, CacheType::F32);
-            let logits = loaded.model.forward(&ids, &mut cache, Logits::All);
+            let logits = loaded.model.forward(&ids, &mut cache, Logits::From(0));
             let vocab = loaded.model.vocab();
             for position in &reference.positions {
                 let row = &logits[position.pos * vocab..(position.pos + 1) * vocab];
@@ -28,7 +28,7 @@ fn quick() {
         }
         let text = std::fs::read_to_string(dir.join("heldout.txt")).unwrap();
         let begin = std::time::Instant::now();
-        let p = crate::perplexity::measure(&loaded, &text, 192, Some(40), &Default::default());
+        let p = crate::perplexity::measure(&loaded, &text, 192, Some(40));
         eprintln!("{quant} {} {:?}", p.unwrap(), begin.elapsed());
         let mut cache = loaded.model.new_cache(512, CacheType::F16);
         let begin = std::time::Instant::now();
