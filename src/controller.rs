@@ -9,6 +9,9 @@ pub mod plan;
 pub mod pods;
 pub mod progress;
 pub mod publish;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod simulation;
 pub mod status;
 pub mod validate;
 pub mod watch;

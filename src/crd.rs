@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::CustomResource;
+use kube::{CustomResource, CustomResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use spec::KimiModelSpec;
@@ -16,7 +16,6 @@ use spec::KimiModelSpec;
     kind = "KimiModel",
     plural = "kimimodels",
     shortname = "km",
-    category = "all",
     namespaced,
     status = "KimiModelStatus",
     derive = "PartialEq",
@@ -43,7 +42,10 @@ use spec::KimiModelSpec;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(transparent)]
-#[schemars(transparent)]
+#[schemars(
+    transparent,
+    description = "What to serve, in which quant, on which hardware."
+)]
 pub struct Spec(pub KimiModelSpec);
 
 /// What the operator saw and did. Nothing it decides depends on this: delete it and it is written again.
@@ -278,4 +280,12 @@ impl From<&sizing::Plan> for PlanStatus {
             reason: plan.reason.chars().take(1024).collect(),
         }
     }
+}
+
+/// The CustomResourceDefinition as YAML, as committed under `crds/`.
+///
+/// # Errors
+/// When the definition cannot be written as YAML, which is a bug.
+pub fn yaml() -> Result<String, serde_yaml::Error> {
+    serde_yaml::to_string(&KimiModel::crd())
 }

@@ -8,3 +8,7 @@ pub mod names;
 pub mod rbac;
 pub mod snapshot;
 pub mod telemetry;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod testing;

@@ -130,7 +130,8 @@ pub struct Storage {
     #[schemars(length(min = 1, max = 253), regex(pattern = schema::SUBDOMAIN))]
     pub storage_class_name: Option<String>,
 
-    /// Room beyond the weights, as a quantity. Default: 50 GB, and the sum rounded up to 50 GB.
+    /// Room on the volume beyond the weights, as a quantity. Default: 50 GB, but at most a quarter of the weights.
+    /// Read when the volume is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 24), regex(pattern = schema::QUANTITY))]
     pub headroom: Option<String>,
@@ -148,14 +149,14 @@ pub struct Serving {
     #[schemars(range(min = 0, max = 1000), extend("default" = 1))]
     pub replicas: i32,
 
-    /// Tokens of context to plan and serve. Default: the catalogue's, or the file's, whichever is smaller.
+    /// Tokens of context to plan and serve. Default: 16384, or the model's limit where that is lower.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 128, max = 1_048_576))]
+    #[schemars(range(min = 128, max = 1_048_576), extend("format" = "int32"))]
     pub context_length: Option<u32>,
 
     /// Port of the Service.
     #[serde(default = "default_port")]
-    #[schemars(range(min = 1, max = 65535), extend("default" = 8080))]
+    #[schemars(range(min = 1, max = 65535), extend("default" = 8080, "format" = "int32"))]
     pub port: u16,
 
     /// Secret with the key that clients must present as a bearer token. Default: none asked.

@@ -17,8 +17,8 @@ pub use fields::{
     SecretKeyRef, Serving, Source, Storage,
 };
 pub use names::{HardwareName, Objective};
-pub use schema::optional_means_absent;
 pub use quantity::{format_bytes, parse_quantity};
+pub use schema::optional_means_absent;
 
 /// API group of the custom resource.
 pub const GROUP: &str = "kimioperator.dev";
