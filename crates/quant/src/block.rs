@@ -26,6 +26,12 @@ impl Half {
         Half(half::f16::from_f32(value).to_le_bytes())
     }
 
+    /// The 16 bits, for instructions that convert them.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn bits(self) -> u16 {
+        u16::from_le_bytes(self.0)
+    }
+
     pub(crate) fn get(self) -> f32 {
         half::f16::from_le_bytes(self.0).to_f32()
     }

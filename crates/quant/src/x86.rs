@@ -8,6 +8,8 @@ pub(crate) mod avx2 {
 
     use std::arch::x86_64::*;
 
+    use crate::block::Half;
+
     /// Eight floats.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -30,6 +32,13 @@ pub(crate) mod avx2 {
     pub(crate) fn bytes32(bytes: &[u8; 32]) -> __m256i {
         // SAFETY: the array has the 32 bytes read; the load needs no alignment.
         unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+    }
+
+    /// A block's scale. Inline, unlike [`Half::get`]: a call per block would spill every running sum.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(crate) fn half(half: Half) -> f32 {
+        _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(half.bits().into())))
     }
 
     /// The sum of all lanes.
@@ -102,6 +111,43 @@ pub(crate) mod avx2 {
         }
     }
 
+    /// As [`add_affine`] where the two halves of the 32 levels have scales and offsets of their own.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(crate) fn add_affine_halves(
+        sums: &mut [__m256; 4],
+        q: __m256i,
+        scales: [f32; 2],
+        offsets: [f32; 2],
+        x: &[[f32; 8]; 4],
+    ) {
+        for (i, q) in widen(q).into_iter().enumerate() {
+            let (scale, offset) = (
+                _mm256_set1_ps(scales[i / 2]),
+                _mm256_set1_ps(offsets[i / 2]),
+            );
+            let weights = _mm256_fmadd_ps(scale, q, offset);
+            sums[i] = _mm256_fmadd_ps(weights, floats(&x[i]), sums[i]);
+        }
+    }
+
+    /// The value in a table of 16 signed bytes for each of 32 nibbles.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(crate) fn look_up(table: &[i8; 16], nibbles: __m256i) -> __m256i {
+        let table = _mm256_broadcastsi128_si256(bytes16(bytemuck::cast_ref(table)));
+        _mm256_shuffle_epi8(table, nibbles)
+    }
+
+    /// Every byte shifted right by `bits` and cut to its lowest two bits.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(crate) fn bit_pairs(bytes: __m256i, bits: usize) -> __m256i {
+        // A 16-bit shift moves bits between bytes; the mask drops them.
+        let shifted = _mm256_srl_epi16(bytes, _mm_cvtsi64_si128(bits as i64));
+        _mm256_and_si256(shifted, _mm256_set1_epi8(3))
+    }
+
     /// The sum of all lanes of four vectors.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -110,5 +156,50 @@ pub(crate) mod avx2 {
             _mm256_add_ps(v[0], v[1]),
             _mm256_add_ps(v[2], v[3]),
         ))
+    }
+}
+
+pub(crate) mod avx512 {
+    //! 512-bit helpers, half as many steps of twice the width.
+
+    use std::arch::x86_64::*;
+
+    /// Sixteen floats.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    pub(crate) fn floats(x: &[f32; 16]) -> __m512 {
+        // SAFETY: the array has the 64 bytes read; the load needs no alignment.
+        unsafe { _mm512_loadu_ps(x.as_ptr()) }
+    }
+
+    /// 32 signed bytes as two vectors of floats, in order.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    pub(crate) fn widen(q: __m256i) -> [__m512; 2] {
+        let halves = [_mm256_castsi256_si128(q), _mm256_extracti128_si256::<1>(q)];
+        halves.map(|sixteen| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(sixteen)))
+    }
+
+    /// As the 256-bit helper of this name; `sums` are two.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    pub(crate) fn add_affine_halves(
+        sums: &mut [__m512; 2],
+        q: __m256i,
+        scales: [f32; 2],
+        offsets: [f32; 2],
+        x: &[[f32; 16]; 2],
+    ) {
+        for (i, q) in widen(q).into_iter().enumerate() {
+            let weights = _mm512_fmadd_ps(_mm512_set1_ps(scales[i]), q, _mm512_set1_ps(offsets[i]));
+            sums[i] = _mm512_fmadd_ps(weights, floats(&x[i]), sums[i]);
+        }
+    }
+
+    /// The sum of all lanes of two vectors.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    pub(crate) fn sum2(v: [__m512; 2]) -> f32 {
+        _mm512_reduce_add_ps(_mm512_add_ps(v[0], v[1]))
     }
 }

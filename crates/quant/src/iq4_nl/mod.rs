@@ -1,12 +1,22 @@
 //! IQ4_NL: 32 values as `d·level[q]`, nibbles as in Q4_0. It must not know the other types.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use gguf::Dtype;
 
 use crate::block::{self, Half};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::Isa;
 use crate::kernels::Ladder;
 use crate::{codebook, nibbles};
 
-pub(crate) static LADDER: Ladder = block::scalar::<Block, 32>();
+const SCALAR: Ladder = block::scalar::<Block, 32>();
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) static LADDER: Ladder = SCALAR.with(Isa::Avx2, avx2::dot);
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) static LADDER: Ladder = SCALAR;
 
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]

@@ -1,12 +1,22 @@
 //! Q2_K: 256 values in 16 sub-blocks of 16 as `d·s·q − dmin·m` with q in 0..3 and s, m of 4 bits.
 //! It must not know the other types.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 use gguf::Dtype;
 
 use crate::block::{self, Half};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::Isa;
 use crate::kernels::Ladder;
 
-pub(crate) static LADDER: Ladder = block::scalar::<Block, 256>();
+const SCALAR: Ladder = block::scalar::<Block, 256>();
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) static LADDER: Ladder = SCALAR.with(Isa::Avx2, avx2::dot);
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) static LADDER: Ladder = SCALAR;
 
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]

@@ -25,7 +25,7 @@ fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
     let xs = x.as_chunks::<8>().0.as_chunks::<4>().0;
     for (block, x) in blocks::<Block>(row).iter().zip(xs) {
         let of_block = x86::levels_dot(levels(block), x);
-        sum = _mm256_fmadd_ps(_mm256_set1_ps(block.d.get()), of_block, sum);
+        sum = _mm256_fmadd_ps(_mm256_set1_ps(x86::half(block.d)), of_block, sum);
     }
     x86::sum(sum)
 }

@@ -20,8 +20,8 @@ fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
         x86::add_affine(
             &mut sums,
             x86::nibbles(&block.qs),
-            block.d.get(),
-            block.m.get(),
+            x86::half(block.d),
+            x86::half(block.m),
             x,
         );
     }

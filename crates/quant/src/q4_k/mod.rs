@@ -3,6 +3,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 
 use gguf::Dtype;
 
@@ -15,7 +17,9 @@ use crate::kernels::Ladder;
 const SCALAR: Ladder = block::scalar::<Block, 256>();
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) static LADDER: Ladder = SCALAR.with(Isa::Avx2, avx2::dot);
+pub(crate) static LADDER: Ladder = SCALAR
+    .with(Isa::Avx2, avx2::dot)
+    .with(Isa::Avx512, avx512::dot);
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) static LADDER: Ladder = SCALAR;
 

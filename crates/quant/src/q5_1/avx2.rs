@@ -25,7 +25,13 @@ fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
     let mut sums = [_mm256_setzero_ps(); 4];
     let xs = x.as_chunks::<8>().0.as_chunks::<4>().0;
     for (block, x) in blocks::<Block>(row).iter().zip(xs) {
-        x86::add_affine(&mut sums, levels(block), block.d.get(), block.m.get(), x);
+        x86::add_affine(
+            &mut sums,
+            levels(block),
+            x86::half(block.d),
+            x86::half(block.m),
+            x,
+        );
     }
     x86::sum4(sums)
 }

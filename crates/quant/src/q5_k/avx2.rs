@@ -19,7 +19,7 @@ fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
     let xs = x.as_chunks::<8>().0.as_chunks::<4>().0.as_chunks::<8>().0;
     let nibble = _mm256_set1_epi8(15);
     for (block, x) in blocks::<Block>(row).iter().zip(xs) {
-        let (d, dmin) = (block.d.get(), block.dmin.get());
+        let (d, dmin) = (x86::half(block.d), x86::half(block.dmin));
         let scales = k_scales::unpack(&block.scales);
         let fifths = x86::bytes32(&block.qh);
         for (group, bytes) in block.qs.as_chunks::<32>().0.iter().enumerate() {

@@ -15,7 +15,7 @@ pub(super) fn dot(row: &[u8], x: &[f32]) -> f32 {
 /// The 128 values q − 32 of one half block, in order. They lie in −32..31, so bytes do not overflow.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn levels(ql: &[u8; 64], qh: &[u8; 32]) -> [__m256i; 4] {
+pub(super) fn levels(ql: &[u8; 64], qh: &[u8; 32]) -> [__m256i; 4] {
     let [first, second] =
         [&ql.as_chunks::<32>().0[0], &ql.as_chunks::<32>().0[1]].map(|bytes| x86::bytes32(bytes));
     let high = x86::bytes32(qh);
@@ -43,7 +43,7 @@ fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
     let mut sums = [_mm256_setzero_ps(); 4];
     let xs = x.as_chunks::<8>().0.as_chunks::<4>().0.as_chunks::<8>().0;
     for (block, x) in blocks::<Block>(row).iter().zip(xs) {
-        let d = block.d.get();
+        let d = x86::half(block.d);
         let halves = block
             .ql
             .as_chunks::<64>()
@@ -53,12 +53,8 @@ fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
         for (half, (ql, qh)) in halves.enumerate() {
             for (quarter, levels) in levels(ql, qh).into_iter().enumerate() {
                 let at = 4 * half + quarter;
-                let q = x86::widen(levels);
-                for i in 0..4 {
-                    let scale = _mm256_set1_ps(d * f32::from(block.scales[2 * at + i / 2]));
-                    let weights = _mm256_mul_ps(scale, q[i]);
-                    sums[i] = _mm256_fmadd_ps(weights, x86::floats(&x[at][i]), sums[i]);
-                }
+                let scales = [2 * at, 2 * at + 1].map(|sub| d * f32::from(block.scales[sub]));
+                x86::add_affine_halves(&mut sums, levels, scales, [0.0; 2], &x[at]);
             }
         }
     }

@@ -1,0 +1,29 @@
+//! IQ4_XS dot product with AVX2. It must not be called without AVX2, FMA and F16C.
+
+use std::arch::x86_64::*;
+
+use super::Block;
+use crate::block::blocks;
+use crate::codebook;
+use crate::x86::avx2 as x86;
+
+/// Only [`crate::kernels_on`] hands this out, after checking the CPU.
+pub(super) fn dot(row: &[u8], x: &[f32]) -> f32 {
+    // SAFETY: kernels_on has found the instructions available.
+    unsafe { dot_avx2(row, x) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
+    let mut sum = _mm256_setzero_ps();
+    let xs = x.as_chunks::<8>().0.as_chunks::<4>().0.as_chunks::<8>().0;
+    for (block, x) in blocks::<Block>(row).iter().zip(xs) {
+        let d = x86::half(block.d);
+        for (sub, x) in x.iter().enumerate() {
+            let levels = x86::look_up(&codebook::IQ4_NL, x86::nibbles(&block.qs[sub]));
+            let of_sub = x86::levels_dot(levels, x);
+            sum = _mm256_fmadd_ps(_mm256_set1_ps(d * block.scale(sub)), of_sub, sum);
+        }
+    }
+    x86::sum(sum)
+}
