@@ -31,6 +31,6 @@ mod volume;
 pub use artifact::{Artifact, Shard, Source};
 pub use download::{Options, fetch};
 pub use error::Error;
-pub use hub::{DEFAULT_ENDPOINT, Hub, Token};
+pub use hub::{DEFAULT_ENDPOINT, Hub, Listed, Token};
 pub use manifest::Manifest;
 pub use progress::{Progress, State};
