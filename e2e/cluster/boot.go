@@ -213,6 +213,8 @@ func (c *cluster) controlPlane() error {
 	}
 	err = c.run("kube-controller-manager", "", "--kubeconfig="+c.path("kube-controller-manager.kubeconfig"),
 		"--leader-elect=false", "--use-service-account-credentials", "--root-ca-file="+c.path("ca.crt"),
+		// At the default rate it takes four seconds of waiting to get a token for each controller.
+		"--kube-api-qps=200", "--kube-api-burst=200",
 		"--service-account-private-key-file="+c.path("service-accounts.key"))
 	if err != nil {
 		return err
@@ -293,17 +295,12 @@ func (c *cluster) client() (*kubernetes.Clientset, error) {
 	return kubernetes.NewForConfig(config)
 }
 
-// loadImages gives containerd the sandbox image, which lies beside this binary, and the archives in KIMI_IMAGES.
+// loadImages gives containerd the archives in KIMI_IMAGES; with-cluster.sh has put the sandbox image among them.
 func (c *cluster) loadImages() error {
 	if err := c.until("containerd", func() error { return c.ctr("version") }); err != nil {
 		return err
 	}
-	binary, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	archives := append([]string{filepath.Join(filepath.Dir(binary), "pause.tar")}, strings.Fields(os.Getenv("KIMI_IMAGES"))...)
-	for _, archive := range archives {
+	for _, archive := range strings.Fields(os.Getenv("KIMI_IMAGES")) {
 		if err := c.ctr("images", "import", archive); err != nil {
 			return fmt.Errorf("image %s: %w", archive, err)
 		}

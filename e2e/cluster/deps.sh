@@ -14,6 +14,10 @@ need iptables iptables
 need conntrack conntrack
 need iproute2 ip
 need buildah buildah
+need binutils strip
+need ca-certificates /etc/ssl/certs/ca-certificates.crt
+need curl curl
+need procps pgrep
 [ -x /opt/cni/bin/bridge ] || need containernetworking-plugins /usr/lib/cni/bridge
 
 if [ -n "$missing" ]; then

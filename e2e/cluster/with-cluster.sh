@@ -12,5 +12,6 @@ here=$(cd "$(dirname "$0")" && pwd)
 [ -z "${KUBECONFIG:-}" ] || exec "$@"
 "$here/deps.sh"
 bin=$("$here/build.sh")
+export KIMI_IMAGES="$bin/pause.tar ${KIMI_IMAGES:-}"
 export PATH="$bin:$PATH:/usr/sbin:/sbin"
 exec cluster up "$@"
