@@ -101,7 +101,7 @@ impl Config {
         let path = dir.join("config.json");
         let text = std::fs::read(&path).map_err(Error::io(&path))?;
         let config: Config =
-            serde_json::from_slice(&text).map_err(|source| Error::Json { path, source })?;
+            serde_json::from_slice(&text).map_err(|error| Error::Json { path, error })?;
         config.check()?;
         Ok(config)
     }

@@ -6,15 +6,15 @@ use std::path::PathBuf;
 
 use gguf::Dtype;
 
-/// Everything that can go wrong in this crate.
+/// Everything that can go wrong in this crate. Each message is complete: causes are part of it, not chained to it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
-    #[error("{path}: {source}")]
+    #[error("{path}: {error}")]
+    Io { path: PathBuf, error: io::Error },
+    #[error("{path}: {error}")]
     Json {
         path: PathBuf,
-        source: serde_json::Error,
+        error: serde_json::Error,
     },
     /// A file's own structure is broken or beyond the limits.
     #[error("{path}: {problem}")]
@@ -58,19 +58,19 @@ pub enum Error {
     Header(#[from] gguf::Error),
     #[error(transparent)]
     Set(#[from] gguf::shard::ShardError),
-    #[error("{path}: {source}")]
+    #[error("{path}: {error}")]
     Write {
         path: PathBuf,
-        source: gguf::write::WriteError,
+        error: gguf::write::WriteError,
     },
 }
 
 impl Error {
     /// Wraps an I/O error with the path at hand.
     pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(io::Error) -> Error {
-        move |source| Error::Io {
+        move |error| Error::Io {
             path: path.to_owned(),
-            source,
+            error,
         }
     }
 }

@@ -110,9 +110,9 @@ fn read_file(path: &Path) -> Result<BTreeMap<String, Tensor>, Error> {
     let mut json = vec![0; header_len as usize];
     file.read_exact(&mut json).map_err(Error::io(path))?;
     let header: BTreeMap<String, serde_json::Value> =
-        serde_json::from_slice(&json).map_err(|source| Error::Json {
+        serde_json::from_slice(&json).map_err(|error| Error::Json {
             path: path.to_owned(),
-            source,
+            error,
         })?;
 
     let data = 8 + header_len;
@@ -121,9 +121,9 @@ fn read_file(path: &Path) -> Result<BTreeMap<String, Tensor>, Error> {
         if name == "__metadata__" {
             continue;
         }
-        let entry: Entry = serde_json::from_value(value).map_err(|source| Error::Json {
+        let entry: Entry = serde_json::from_value(value).map_err(|error| Error::Json {
             path: path.to_owned(),
-            source,
+            error,
         })?;
         let tensor = Tensor {
             path: path.to_owned(),

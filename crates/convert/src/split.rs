@@ -112,9 +112,9 @@ fn shard_path(prefix: &Path, no: u32, count: u32) -> PathBuf {
 }
 
 fn write_shard(path: &Path, metadata: &Metadata, tensors: &[Placed<'_>]) -> Result<(), Error> {
-    let failed = |source| Error::Write {
+    let failed = |error| Error::Write {
         path: path.to_owned(),
-        source,
+        error,
     };
     let specs: Vec<TensorSpec> = tensors
         .iter()

@@ -86,9 +86,9 @@ fn write_part(
     outputs: &[Output],
     progress: &mut Progress<'_>,
 ) -> Result<(), Error> {
-    let failed = |source| Error::Write {
+    let failed = |error| Error::Write {
         path: path.to_owned(),
-        source,
+        error,
     };
     let specs: Vec<TensorSpec> = outputs.iter().map(|output| output.spec.clone()).collect();
     let file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(Error::io(path))?);

@@ -155,9 +155,9 @@ fn chat_template(dir: &Path, configured: Option<ChatTemplate>) -> Result<Option<
 
 fn read_config(path: &Path) -> Result<TokenizerConfig, Error> {
     let text = std::fs::read(path).map_err(Error::io(path))?;
-    serde_json::from_slice(&text).map_err(|source| Error::Json {
+    serde_json::from_slice(&text).map_err(|error| Error::Json {
         path: path.to_owned(),
-        source,
+        error,
     })
 }
 

@@ -75,8 +75,8 @@ pub enum Error {
     Overlap { tensor: String, other: String },
     #[error(transparent)]
     Metadata(#[from] MetadataError),
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
+    #[error("{path}: {error}")]
+    Io { path: PathBuf, error: io::Error },
     /// An error of a header with the file it belongs to.
     #[error("{path}: {source}")]
     File { path: PathBuf, source: Box<Error> },

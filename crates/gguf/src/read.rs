@@ -136,9 +136,9 @@ pub fn read_header(prefix: &[u8], file_len: Option<u64>) -> Result<Header, Error
 /// # Errors
 /// As [`read_header`] with the path, never [`Error::Incomplete`]; [`Error::Io`] when the file cannot be read.
 pub fn open_header(path: &Path) -> Result<Header, Error> {
-    let io = |source| Error::Io {
+    let io = |error| Error::Io {
         path: path.to_owned(),
-        source,
+        error,
     };
     let mut file = File::open(path).map_err(io)?;
     let file_len = file.metadata().map_err(io)?.len();

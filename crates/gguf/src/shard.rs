@@ -65,8 +65,8 @@ pub fn name(prefix: &str, no: u32, count: u32) -> String {
 /// Why a model's files do not form a whole.
 #[derive(Debug, thiserror::Error)]
 pub enum ShardError {
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
+    #[error("{path}: {error}")]
+    Io { path: PathBuf, error: io::Error },
     #[error("{0} holds no .gguf file")]
     NoModel(PathBuf),
     #[error("{dir} holds several models ({models}); name the file of one")]
@@ -89,8 +89,8 @@ pub enum ShardError {
     Tensors { found: u64, announced: u64 },
     #[error("tensor '{0}' is in two shards")]
     DuplicateTensor(String),
-    #[error("shard {no}: {source}")]
-    Metadata { no: usize, source: MetadataError },
+    #[error("shard {no}: {error}")]
+    Metadata { no: usize, error: MetadataError },
 }
 
 /// The files of the model at `path`, in order: a single file, any shard of a set, or a directory holding one model.
@@ -98,9 +98,9 @@ pub enum ShardError {
 /// # Errors
 /// Names the first missing shard, or the models of an ambiguous directory.
 pub fn find_shards(path: &Path) -> Result<Vec<PathBuf>, ShardError> {
-    let io = |source| ShardError::Io {
+    let io = |error| ShardError::Io {
         path: path.to_owned(),
-        source,
+        error,
     };
     if fs::metadata(path).map_err(io)?.is_dir() {
         return find_shards(&only_model(path)?);
@@ -128,9 +128,9 @@ pub fn find_shards(path: &Path) -> Result<Vec<PathBuf>, ShardError> {
 
 /// One file of the only model in a directory. Vision projectors (`mmproj…`) belong to a model and are none.
 fn only_model(dir: &Path) -> Result<PathBuf, ShardError> {
-    let io = |source| ShardError::Io {
+    let io = |error| ShardError::Io {
         path: dir.to_owned(),
-        source,
+        error,
     };
     let mut models: Vec<(String, PathBuf)> = Vec::new();
     for entry in fs::read_dir(dir).map_err(io)? {
@@ -170,9 +170,9 @@ fn only_model(dir: &Path) -> Result<PathBuf, ShardError> {
 /// Says which shard or tensor contradicts the set.
 pub fn check_set(headers: &[Header]) -> Result<(), ShardError> {
     let metadata = |index: usize| {
-        move |source| ShardError::Metadata {
+        move |error| ShardError::Metadata {
             no: index + 1,
-            source,
+            error,
         }
     };
     let mut names = HashSet::new();

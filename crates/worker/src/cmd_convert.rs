@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use gguf::Dtype;
 
-/// Arguments of `kimi convert`.
+/// Convert a Hugging Face model directory, or a GGUF file, to one GGUF file of a plain type.
 #[derive(Args, Debug)]
 pub struct ConvertArgs {
     /// Directory with config.json, tiktoken.model, tokenizer_config.json and *.safetensors; or a .gguf file
@@ -35,7 +35,10 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<()> {
         let name = args.name.unwrap_or_else(|| directory_name(&args.from));
         convert::from_safetensors(&args.from, &name, args.dtype, &args.out, &mut progress)?;
     } else {
-        anyhow::ensure!(args.name.is_none(), "--name is for safetensors; a GGUF keeps its own name");
+        anyhow::ensure!(
+            args.name.is_none(),
+            "--name is for safetensors; a GGUF keeps its own name"
+        );
         convert::from_gguf(&args.from, args.dtype, &args.out, &mut progress)?;
     }
     println!("{}", args.out.display());
@@ -44,5 +47,7 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<()> {
 
 fn directory_name(dir: &std::path::Path) -> String {
     let resolved = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
-    resolved.file_name().map_or("model".to_owned(), |name| name.to_string_lossy().into_owned())
+    resolved.file_name().map_or("model".to_owned(), |name| {
+        name.to_string_lossy().into_owned()
+    })
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// Arguments of `kimi split`.
+/// Split a GGUF model into shards.
 #[derive(Args, Debug)]
 pub struct SplitArgs {
     /// Model to split: a .gguf file, or the first shard of one that is split already
