@@ -238,14 +238,9 @@ impl Crew {
             }
             missing.is_empty()
         };
-        for index in 0..parts.len() {
+        for (index, part) in parts.iter().enumerate() {
             if give_out(index, &mut left) {
-                tasks.spawn(check(
-                    index,
-                    parts[index].clone(),
-                    hashing.clone(),
-                    events.clone(),
-                ));
+                tasks.spawn(check(index, part.clone(), hashing.clone(), events.clone()));
             }
         }
         while unfinished > 0 {
