@@ -7,6 +7,9 @@ pub mod fetch_job;
 pub mod inspect_job;
 mod pod;
 pub mod service;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests;
 
 use std::marker::PhantomData;
 

@@ -1,0 +1,277 @@
+//! Rendered objects against goldens: every object of a life, for the least and for the fullest spec. Update them with
+//! `UPDATE_GOLDEN=1` and read the difference. Also the promises no golden shows: what a template must not depend on.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{Settings, build};
+use crate::controller::assess::{Assessment, assess};
+use crate::controller::plan::{Decision, Reason, Step};
+use crate::crd::LastSwitch;
+use crate::names;
+use crate::snapshot::{Claim, JobKind, JobPhase, JobState, Snapshot};
+use crate::testing::{self, MINIMAL};
+
+/// Every field that reaches an object, none at its default.
+const FULL: &str = "
+source: {huggingFace: {repo: lab/Kimi-Tiny-GGUF, revision: v1.0, path: gguf/tiny, endpoint: 'http://hub.test:8088/',
+  tokenSecretRef: {name: hub-token, key: hf}}}
+quant: Q4_K_M
+hardware: T4
+memory: 2Gi
+storage: {storageClassName: fast, headroom: 2G}
+serving: {contextLength: 2048, port: 9000, cpuFallback: Allow, apiKeySecretRef: {name: clients, key: bearer}}
+";
+
+/// The snapshot of `spec` after inspection.
+fn inspected(spec: &str) -> Snapshot {
+    let mut snapshot = testing::snapshot(spec);
+    snapshot.nodes = vec![
+        testing::node("cpu", 64 << 30, None),
+        testing::node("small", 64 << 20, Some("Tesla-T4")),
+        testing::node("large", 64 << 30, Some("Tesla-T4")),
+    ];
+    let assessment = testing::assessed(&snapshot);
+    snapshot.jobs.push(JobState {
+        name: "inspect".to_owned(),
+        uid: "uid-inspect".to_owned(),
+        kind: JobKind::Inspect {
+            source: assessment.model.unwrap().source.id,
+        },
+        inputs: assessment.inspect_inputs,
+        phase: JobPhase::Succeeded {
+            at: testing::epoch(),
+        },
+        suspended: false,
+        deleting: false,
+        created: testing::epoch(),
+        failure: None,
+        facts: Some(testing::facts("Q4_K_M")),
+        blocked: None,
+        progress: None,
+    });
+    snapshot
+}
+
+fn decision(step: Step) -> Decision {
+    Decision {
+        step,
+        reason: Reason::Serving,
+        message: String::new(),
+        requeue: None,
+        stalled: false,
+    }
+}
+
+fn yaml<T: Serialize>(text: &mut String, object: &T) {
+    write!(text, "---\n{}", serde_yaml::to_string(object).unwrap()).unwrap();
+}
+
+/// Inspect Job, claim, fetch Job, Deployment and Service of `spec` as YAML.
+fn render(settings: &Settings, spec: &str) -> String {
+    let mut snapshot = inspected(spec);
+    let assessment = assess(settings, &snapshot).unwrap();
+    let target = assessment.target.clone().unwrap();
+    let switch = LastSwitch {
+        from: None,
+        to: target.facts.quant,
+        time: testing::epoch(),
+        outage_seconds: 0,
+    };
+    let mut text =
+        "# Written by the tests of src/controller/build; update with UPDATE_GOLDEN=1.\n".to_owned();
+    for step in [Step::Inspect, Step::Fetch, Step::Flip { switch }] {
+        let last = matches!(step, Step::Flip { .. });
+        let resources = build(settings, &assessment, &decision(step), &snapshot).unwrap();
+        resources
+            .claims
+            .iter()
+            .for_each(|claim| yaml(&mut text, claim));
+        resources.jobs.iter().for_each(|job| yaml(&mut text, job));
+        resources
+            .deployments
+            .iter()
+            .for_each(|deployment| yaml(&mut text, deployment));
+        if last {
+            resources
+                .services
+                .iter()
+                .for_each(|service| yaml(&mut text, service));
+        }
+        snapshot.jobs.clear();
+    }
+    text
+}
+
+#[track_caller]
+fn check_golden(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        golden == text,
+        "{} differs: run UPDATE_GOLDEN=1 cargo test -p kimi-operator --lib and read the diff",
+        path.display()
+    );
+}
+
+#[test]
+fn the_least_spec() {
+    check_golden(
+        "objects-minimal.yaml",
+        &render(&testing::settings(), MINIMAL),
+    );
+}
+
+#[test]
+fn the_fullest_spec() {
+    let settings = Settings {
+        run_as_user: Some(10001),
+        fs_group: Some(10001),
+        ..testing::settings()
+    };
+    check_golden("objects-full.yaml", &render(&settings, FULL));
+}
+
+fn assessed(spec: &str, change: impl FnOnce(&mut Snapshot)) -> Assessment {
+    let mut snapshot = inspected(spec);
+    change(&mut snapshot);
+    testing::assessed(&snapshot)
+}
+
+#[test]
+fn nodes_roll_no_server() {
+    for spec in [MINIMAL, FULL] {
+        let workload = |change: fn(&mut Snapshot)| assessed(spec, change).target.unwrap().workload;
+        let before = workload(|_| ());
+        assert_eq!(before, workload(|s| s.nodes.clear()));
+        assert_eq!(before, workload(|s| s.nodes[2].memory *= 4));
+        assert_eq!(
+            before,
+            workload(|s| s
+                .nodes
+                .push(testing::node("new", 1 << 40, Some("Tesla-T4"))))
+        );
+    }
+}
+
+#[test]
+fn what_makes_another_workload_and_what_does_not() {
+    let workload = |change: fn(&mut spec::KimiModelSpec)| {
+        assessed(FULL, |s| change(&mut s.spec))
+            .target
+            .map(|target| target.workload)
+    };
+    let before = workload(|_| ());
+    assert!(before.is_some());
+    for same in [
+        workload(|spec| spec.serving.port = 80),
+        workload(|spec| spec.serving.replicas = 0),
+        workload(|spec| spec.suspend = true),
+        workload(|spec| spec.storage.headroom = None),
+        workload(|spec| spec.objective = spec::Objective::Edge),
+    ] {
+        assert_eq!(before, same);
+    }
+    for other in [
+        workload(|spec| spec.serving.context_length = Some(1024)),
+        workload(|spec| spec.serving.api_key_secret_ref = None),
+        workload(|spec| spec.hardware = spec::HardwareName::L4),
+    ] {
+        assert!(other.is_some() && before != other);
+    }
+}
+
+#[test]
+fn names_stay_within_kubernetes_limits() {
+    let longest = "m".repeat(spec::MAX_NAME);
+    let id = names::short_hash("x");
+    assert_eq!(id.len(), 10);
+    // A Job's pods get six characters more, and the controller copies the Job's name into a label of at most 63.
+    for name in [
+        names::inspect_job(&longest, &id),
+        names::fetch_job(&longest, &id),
+        names::deployment(&longest, &id),
+    ] {
+        assert!(name.len() <= 63, "{name}");
+    }
+}
+
+/// The fetch Job goes where the server fits, the server to any Node of the hardware.
+#[test]
+fn placement() {
+    let snapshot = inspected(FULL);
+    let assessment = testing::assessed(&snapshot);
+    let resources = build(
+        &testing::settings(),
+        &assessment,
+        &decision(Step::Fetch),
+        &snapshot,
+    )
+    .unwrap();
+    let job = serde_json::to_string(&resources.jobs[0]).unwrap();
+    assert!(job.contains("large.host") && !job.contains("small.host") && !job.contains("cpu.host"));
+    let resources = build(
+        &testing::settings(),
+        &assessment,
+        &decision(Step::Start),
+        &snapshot,
+    )
+    .unwrap();
+    let deployment = serde_json::to_string(&resources.deployments[0]).unwrap();
+    assert!(!deployment.contains("kubernetes.io/hostname") && deployment.contains("Tesla-T4"));
+    assert!(
+        !deployment.contains("\"nvidia.com/gpu\":"),
+        "no GPU is requested while none is used"
+    );
+}
+
+/// A live claim is repeated as it is: class and size of an existing claim cannot change.
+#[test]
+fn an_existing_claim_is_not_resized() {
+    let mut snapshot = inspected(FULL);
+    let assessment = testing::assessed(&snapshot);
+    let target = assessment.target.clone().unwrap();
+    snapshot.claims.push(Claim {
+        name: names::claim("reader", &target.artifact),
+        artifact: target.artifact.clone(),
+        source: "earlier".to_owned(),
+        facts: Some(target.facts.clone()),
+        verified: None,
+        choice: None,
+        requested: 77,
+        storage_class: Some("slow".to_owned()),
+        bound: true,
+        deleting: false,
+        created: testing::epoch(),
+    });
+    let resources = build(
+        &testing::settings(),
+        &assessment,
+        &decision(Step::MarkVerified),
+        &snapshot,
+    )
+    .unwrap();
+    let claim = &resources.claims[0];
+    let spec = claim.spec.as_ref().unwrap();
+    assert_eq!(spec.storage_class_name.as_deref(), Some("slow"));
+    assert_eq!(
+        spec.resources.as_ref().unwrap().requests.as_ref().unwrap()["storage"].0,
+        "77"
+    );
+    let annotations = claim.metadata.annotations.as_ref().unwrap();
+    assert_eq!(
+        annotations[names::ANNOTATION_VERIFIED],
+        names::verified_value(&target.facts)
+    );
+    assert_ne!(
+        claim.metadata.labels.as_ref().unwrap()[names::LABEL_SOURCE],
+        "earlier"
+    );
+}
