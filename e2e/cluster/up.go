@@ -201,7 +201,9 @@ func removeCgroups(name string) error {
 
 // self is a command that runs another part of this binary.
 func self(part string, args ...string) *exec.Cmd {
-	return exec.Command("/proc/self/exe", append([]string{part}, args...)...)
+	command := exec.Command("/proc/self/exe", append([]string{part}, args...)...)
+	command.Args[0] = "cluster" // what ps shows
+	return command
 }
 
 func exitCode(status syscall.WaitStatus) int {
