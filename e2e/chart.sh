@@ -21,8 +21,10 @@ for values in "crds.install=true" "openshift=true" "watchNamespace=llm,metrics.s
 done
 
 # The namespace that the chart is installed in is as strict as the models' own.
-kubectl create namespace kimi-system >/dev/null
+kubectl create --save-config namespace kimi-system >/dev/null
 kubectl label namespace kimi-system pod-security.kubernetes.io/enforce=restricted >/dev/null
+kubectl apply --dry-run=server -f manifests/ >/dev/null
+echo "ok  the API server accepts the plain manifests"
 for values in "securityContext.runAsUser=1000680000,securityContext.fsGroup=1000680000" "watchNamespace=llm,metrics.service=true"; do
     helm upgrade --install kimi-operator "$chart" --namespace kimi-system --wait --timeout 60s "${set_images[@]}" \
         --set "$values" >/dev/null || {
@@ -38,7 +40,17 @@ for values in "securityContext.runAsUser=1000680000,securityContext.fsGroup=1000
         exit 1
     fi
 done
-kubectl get --raw /api/v1/namespaces/kimi-system/services/kimi-operator-metrics:http/proxy/metrics | head -3
+metrics=$(kubectl get --raw /api/v1/namespaces/kimi-system/services/kimi-operator-metrics:http/proxy/metrics)
+echo "ok  the metrics Service answers with $(grep -c '^# TYPE' <<<"$metrics") metrics"
+
+node=$(kubectl -n kimi-system get pods -o jsonpath='{.items[0].spec.nodeName}')
+for _ in $(seq 30); do # the kubelet measures every ten seconds
+    memory=$(kubectl get --raw "/api/v1/nodes/$node/proxy/metrics/resource" |
+        sed -n 's/^container_memory_working_set_bytes{container="operator".* \([0-9.e+]*\) [0-9]*$/\1/p' | tail -1)
+    [[ -z "$memory" ]] || break
+    sleep 1
+done
+echo "ok  the operator's memory at rest: $(awk -v b="$memory" 'BEGIN {printf "%.1f MiB", b / 1048576}')"
 helm uninstall kimi-operator --namespace kimi-system --wait >/dev/null 2>&1
 kubectl get crd kimimodels.kimioperator.dev >/dev/null
 echo "ok  uninstalling keeps the CustomResourceDefinition"
