@@ -149,7 +149,7 @@ pub struct Sampling {
     pub presence_penalty: f32,
     /// Taken per occurrence from each token already generated; 0 is off.
     pub frequency_penalty: f32,
-    /// The same seed draws the same tokens from the same logits; `None` draws a seed.
+    /// The same seed and request give the same text on the same machine; `None` draws a seed.
     pub seed: Option<u64>,
     /// Added to the logit of a token id.
     pub logit_bias: Vec<(u32, f32)>,

@@ -1,6 +1,6 @@
 //! Arithmetic on rows of floats: products with weights, norms, softmax. Every output value is
-//! computed by one thread in one order, so that the number of threads never shows in a result. It
-//! must not know layers.
+//! computed by one thread in one order, whatever else is computed with it, so that neither the number
+//! of threads nor the size of a batch ever shows in a result. It must not know layers.
 
 use rayon::prelude::*;
 
@@ -8,9 +8,6 @@ use crate::weights::View;
 
 /// Multiply-adds worth handing to another thread.
 const TASK: usize = 1 << 15;
-
-/// From this many tokens on a weight row is decoded once and used for all of them.
-const DECODE_ONCE: usize = 4;
 
 /// y\[t\]\[r\] = Σ w\[r\]\[c\]·x\[t\]\[c\]: tokens × cols in, tokens × rows out.
 pub(crate) fn matmul(w: View<'_>, x: &[f32]) -> Vec<f32> {
@@ -33,19 +30,9 @@ pub(crate) fn rows_per_task(cols: usize, tokens: usize) -> usize {
 /// own what they write.
 pub(crate) fn row_products(w: View<'_>, first: usize, x: &[f32], out: &mut [f32]) {
     let tokens = x.len() / w.cols;
-    if tokens < DECODE_ONCE {
-        for (row, out) in out.chunks_exact_mut(tokens.max(1)).enumerate() {
-            for (x, out) in x.chunks_exact(w.cols).zip(out) {
-                *out = w.dot(first + row, x);
-            }
-        }
-        return;
-    }
-    let mut weights = vec![0.0; w.cols];
-    for (row, out) in out.chunks_exact_mut(tokens).enumerate() {
-        w.decode_row(first + row, &mut weights);
+    for (row, out) in out.chunks_exact_mut(tokens.max(1)).enumerate() {
         for (x, out) in x.chunks_exact(w.cols).zip(out) {
-            *out = dot(&weights, x);
+            *out = w.dot(first + row, x);
         }
     }
 }
