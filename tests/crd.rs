@@ -182,3 +182,110 @@ fn cel_rules() {
     check("k", replicas(0), None);
     check("k", replicas(2), Some("replicas must be 0 or 1"));
 }
+
+/// docs/crd.md is the schema as tables, so that the reference cannot lag behind.
+#[test]
+fn the_field_reference_is_the_schema() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/crd.md");
+    let mut text = "# KimiModel fields\n\n\
+        Written from the schema by `tests/crd.rs`; update with `UPDATE_GOLDEN=1 cargo test --test crd`.\n\n\
+        `kubectl explain kimimodel.spec --recursive` shows the same on a cluster.\n"
+        .to_owned();
+    let schema = schema();
+    for section in ["spec", "status"] {
+        let node = &schema["properties"][section];
+        text.push_str(&format!(
+            "\n## {section}\n\n{}\n",
+            words(&node["description"])
+        ));
+        text.push_str("\n| Field | Type | Default | Meaning |\n|---|---|---|---|\n");
+        rows(section, node, &mut text);
+        let mut rules = Vec::new();
+        collect_rules(section, node, &mut rules);
+        if section == "spec" {
+            collect_rules(
+                "",
+                &json!({"x-kubernetes-validations": schema["x-kubernetes-validations"]}),
+                &mut rules,
+            );
+            text.push_str("\nRules across fields:\n\n");
+            rules
+                .iter()
+                .for_each(|rule| text.push_str(&format!("- {rule}\n")));
+        }
+    }
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(path, &text).unwrap();
+    }
+    let committed = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        committed == text,
+        "{path} is stale: run UPDATE_GOLDEN=1 cargo test --test crd"
+    );
+}
+
+fn words(description: &Value) -> String {
+    description
+        .as_str()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .replace('|', "\\|")
+}
+
+fn rows(path: &str, node: &Value, text: &mut String) {
+    let required: Vec<&str> = node["required"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    for (name, child) in node["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        let kind = match child["enum"].as_array() {
+            Some(values) => values
+                .iter()
+                .filter_map(Value::as_str)
+                .collect::<Vec<_>>()
+                .join(" \\| "),
+            None => child["type"].as_str().unwrap_or_default().to_owned(),
+        };
+        let default = match &child["default"] {
+            Value::Null if required.contains(&name.as_str()) => "required".to_owned(),
+            Value::Null => String::new(),
+            Value::Object(_) => String::new(),
+            Value::String(word) => word.clone(),
+            other => other.to_string(),
+        };
+        text.push_str(&format!(
+            "| `{path}` | {kind} | {default} | {} |\n",
+            words(&child["description"])
+        ));
+        let in_conditions = path.ends_with(".conditions");
+        if !in_conditions {
+            rows(&path, child, text);
+        }
+    }
+}
+
+fn collect_rules(path: &str, node: &Value, rules: &mut Vec<String>) {
+    for rule in node["x-kubernetes-validations"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        let place = if path.is_empty() {
+            "metadata.name"
+        } else {
+            path
+        };
+        rules.push(format!(
+            "`{place}`: {}",
+            rule["message"].as_str().unwrap_or_default()
+        ));
+    }
+    for (name, child) in node["properties"].as_object().into_iter().flatten() {
+        collect_rules(&format!("{path}.{name}"), child, rules);
+    }
+}

@@ -15,7 +15,7 @@ use crate::names;
 use crate::snapshot::{Claim, Node, Snapshot};
 
 /// Label whose value a node affinity can list; it is not always the Node's name.
-const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
+pub(super) const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 
 /// A spec whose every word means something.
 #[derive(Clone, Debug)]

@@ -23,8 +23,8 @@ pub const DEFAULT_PORT: u16 = 8080;
     {"rule": "self.quant != 'auto' || has(self.model)",
      "message": "quant auto chooses from the catalogue: give model, or name the quant"}]))]
 pub struct KimiModelSpec {
-    /// A name from the catalogue, such as Kimi-K2-Instruct. Without source, the catalogue also names the
-    /// repository; with it, the catalogue's context limits apply to that repository.
+    /// A name from the catalogue, such as Kimi-K2-Instruct. Clients may use it as the model's name; without source
+    /// it also names the repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = schema::COMPONENT))]
     pub model: Option<String>,

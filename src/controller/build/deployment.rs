@@ -82,6 +82,7 @@ pub fn template(
         pod::mount_secret(&mut pod, pod::api_key(secret));
     }
     pod::place(&mut pod, model, Vec::new());
+    pod::keep_together(&mut pod, &model.name, artifact);
     let mut labels = names::component_labels(&model.name, Component::Server);
     labels.insert(names::LABEL_ARTIFACT.to_owned(), artifact.to_owned());
     PodTemplateSpec {

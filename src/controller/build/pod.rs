@@ -4,17 +4,19 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, Container, EmptyDirVolumeSource, EnvVar, KeyToPath, NodeAffinity,
-    NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolumeClaimVolumeSource,
-    PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile, SecretVolumeSource,
-    SecurityContext, Toleration, Volume, VolumeMount,
+    Capabilities, Container, EmptyDirVolumeSource, EnvVar, KeyToPath, NodeAffinity, NodeSelector,
+    NodeSelectorRequirement, NodeSelectorTerm, PersistentVolumeClaimVolumeSource, PodAffinity,
+    PodAffinityTerm, PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile,
+    SecretVolumeSource, SecurityContext, Toleration, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use sizing::hardware::PRODUCT_LABEL;
 use spec::SecretKeyRef;
 
-use super::super::validate::ValidModel;
+use super::super::validate::{HOSTNAME_LABEL, ValidModel};
 use super::Settings;
+use crate::names;
 
 /// Where weights are mounted in every pod.
 pub(super) const MODELS: &str = "/models";
@@ -83,7 +85,7 @@ pub(super) fn pod(settings: &Settings, container: Container, restart_policy: &st
     pod
 }
 
-/// A container of the worker image, with nothing a restricted namespace refuses.
+/// A container of the worker image, whose entry point is `kimi`, with nothing a restricted namespace refuses.
 pub(super) fn container(
     settings: &Settings,
     name: &str,
@@ -94,7 +96,6 @@ pub(super) fn container(
         name: name.to_owned(),
         image: Some(settings.worker_image.clone()),
         image_pull_policy: Some(settings.image_pull_policy.clone()),
-        command: Some(vec!["kimi".to_owned()]),
         args: Some(args),
         resources: Some(resources),
         termination_message_path: Some(TERMINATION_LOG.to_owned()),
@@ -210,21 +211,43 @@ pub(super) fn place(pod: &mut PodSpec, model: &ValidModel, hostnames: Vec<String
         }]);
     }
     if !hostnames.is_empty() {
-        requirements.push(one_of("kubernetes.io/hostname", hostnames));
+        requirements.push(one_of(HOSTNAME_LABEL, hostnames));
     }
     if requirements.is_empty() {
         return;
     }
-    pod.affinity = Some(Affinity {
-        node_affinity: Some(NodeAffinity {
-            required_during_scheduling_ignored_during_execution: Some(NodeSelector {
-                node_selector_terms: vec![NodeSelectorTerm {
-                    match_expressions: Some(requirements),
-                    match_fields: None,
-                }],
-            }),
-            preferred_during_scheduling_ignored_during_execution: None,
+    pod.affinity.get_or_insert_default().node_affinity = Some(NodeAffinity {
+        required_during_scheduling_ignored_during_execution: Some(NodeSelector {
+            node_selector_terms: vec![NodeSelectorTerm {
+                match_expressions: Some(requirements),
+                match_fields: None,
+            }],
         }),
-        ..Affinity::default()
+        preferred_during_scheduling_ignored_during_execution: None,
+    });
+}
+
+/// Pods of one artifact share its volume, which one Node mounts: a second pod elsewhere would wait for it for ever
+/// without the scheduler saying so. The first pod matches itself, which the scheduler allows.
+pub(super) fn keep_together(pod: &mut PodSpec, instance: &str, artifact: &str) {
+    let labels = [
+        (names::LABEL_INSTANCE, instance),
+        (names::LABEL_ARTIFACT, artifact),
+    ];
+    let term = PodAffinityTerm {
+        topology_key: HOSTNAME_LABEL.to_owned(),
+        label_selector: Some(LabelSelector {
+            match_labels: Some(
+                labels
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .into(),
+            ),
+            match_expressions: None,
+        }),
+        ..PodAffinityTerm::default()
+    };
+    pod.affinity.get_or_insert_default().pod_affinity = Some(PodAffinity {
+        required_during_scheduling_ignored_during_execution: Some(vec![term]),
+        preferred_during_scheduling_ignored_during_execution: None,
     });
 }

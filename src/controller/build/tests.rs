@@ -225,7 +225,7 @@ fn placement() {
     )
     .unwrap();
     let deployment = serde_json::to_string(&resources.deployments[0]).unwrap();
-    assert!(!deployment.contains("kubernetes.io/hostname") && deployment.contains("Tesla-T4"));
+    assert!(!deployment.contains(".host\"") && deployment.contains("Tesla-T4"));
     assert!(
         !deployment.contains("\"nvidia.com/gpu\":"),
         "no GPU is requested while none is used"
