@@ -127,16 +127,28 @@ pub fn blocked(pod: &Pod, now: Timestamp) -> Option<Blocked> {
                 .as_deref()
                 .is_some_and(|reason| STUCK.contains(&reason))
         })?;
-    let reason = waiting.reason.as_deref().unwrap_or_default();
+    let (reason, message) = (
+        waiting.reason.as_deref().unwrap_or_default(),
+        waiting.message.as_deref(),
+    );
     Some(Blocked {
         cause: BlockedCause::Container,
         // The kubelet gives no time; the pod was scheduled just before it first tried.
         since: scheduled.map_or(now, |c| transition(c, now)),
-        message: cut(&format!(
-            "{reason}: {}",
-            waiting.message.as_deref().unwrap_or_default()
-        )),
+        message: cut(&stuck_words(reason, message.unwrap_or_default())),
     })
+}
+
+/// A failing pull alternates between two reasons and two texts of the same content; one text for both keeps the status
+/// from being written at every turn.
+fn stuck_words(reason: &str, message: &str) -> String {
+    if !["ErrImagePull", "ImagePullBackOff"].contains(&reason) {
+        return format!("{reason}: {message}");
+    }
+    let cause = message
+        .split_once("ErrImagePull: ")
+        .map_or(message, |(_, cause)| cause);
+    format!("the image cannot be pulled: {cause}")
 }
 
 /// A pod of a server Deployment.

@@ -275,7 +275,14 @@ fn reconciling(inputs: Inputs<'_>) -> Word {
         decision.step,
         Step::Refused | Step::Suspended | Step::Serving
     );
-    if settled || decision.stalled || refused_write(inputs).is_some() {
+    if decision.stalled || refused_write(inputs).is_some() {
+        return word(
+            "False",
+            "Stalled",
+            "condition Stalled says what is in the way",
+        );
+    }
+    if settled {
         return word("False", "Settled", "nothing is under way");
     }
     word("True", decision.reason.as_str(), &decision.message)
@@ -542,3 +549,7 @@ fn duration(seconds: u64) -> String {
         _ => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
