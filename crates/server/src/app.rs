@@ -22,6 +22,10 @@ pub struct Config {
     pub names: Vec<String>,
     /// Keys that requests must carry; `None` serves anybody.
     pub api_keys: Option<ApiKeys>,
+    /// What the deployment calls the weights' quant; `None` takes the file's own word.
+    pub quant: Option<String>,
+    /// The deployment's id of the weights, `local` where there is none.
+    pub artifact: Option<String>,
 }
 
 /// The life of a serving process; it only moves forward.
@@ -120,6 +124,14 @@ impl App {
                 .collect();
         }
         self.config.names.iter().map(String::as_str).collect()
+    }
+
+    /// `system_fingerprint` of every answer: it changes when other weights answer.
+    pub(crate) fn fingerprint(&self) -> String {
+        let quant = self.config.quant.as_deref();
+        let quant = quant.or_else(|| self.engine.get().map(|engine| engine.info().quant.as_str()));
+        let artifact = self.config.artifact.as_deref().unwrap_or("local");
+        format!("{}-{artifact}", quant.unwrap_or("unknown"))
     }
 
     /// Bytes of weights read so far and in all.

@@ -39,7 +39,7 @@ pub(crate) async fn create(
     let tools = tools(chat.tools, chat.tool_choice.as_ref())?;
     let messages = messages(chat.messages)?;
 
-    let reply = Reply::new(Shape::Chat, model, &engine.info().quant);
+    let reply = Reply::new(Shape::Chat, model, app.fingerprint());
     // A long conversation takes a while to tokenize, which must not stall other connections.
     let tokens =
         tokio::task::spawn_blocking(move || engine.chat_tokens(&messages, tools.as_deref(), true))
@@ -139,7 +139,8 @@ fn one(index: usize, message: Message) -> Result<ChatMessage, ApiError> {
         .into_iter()
         .map(tool_call)
         .collect();
-    if content.is_none() && !(role == "assistant" && !tool_calls.is_empty()) {
+    let calls_tools = role == "assistant" && !tool_calls.is_empty();
+    if content.is_none() && !calls_tools {
         return Err(ApiError::field(at("content"), "missing"));
     }
     Ok(ChatMessage {

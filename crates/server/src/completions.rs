@@ -34,7 +34,7 @@ pub(crate) async fn create(
     let vocab = engine.info().vocab;
     let wanted = Wanted::check(&options, vocab)?.or_max_tokens(DEFAULT_MAX_TOKENS);
 
-    let reply = Reply::new(Shape::Text, model, &engine.info().quant);
+    let reply = Reply::new(Shape::Text, model, app.fingerprint());
     let tokens = match completion.prompt {
         Prompt::Text(text) => {
             tokio::task::spawn_blocking(move || engine.tokenizer().encode_prompt(&text))

@@ -234,12 +234,9 @@ impl Metrics {
         let gauge = |gauge: &Gauge, value: u64| {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         };
-        let queued = app.engine().map_or(0, engine::Handle::queued);
-        gauge(&self.deferred, queued as u64);
-        gauge(
-            &self.processing,
-            app.in_flight().saturating_sub(queued) as u64,
-        );
+        let slots = app.engine().map_or(0, |engine| engine.info().slots);
+        gauge(&self.processing, app.in_flight().min(slots) as u64);
+        gauge(&self.deferred, app.in_flight().saturating_sub(slots) as u64);
         let (loaded, total) = app.load_bytes();
         gauge(&self.load_bytes, loaded);
         gauge(&self.load_total, total);

@@ -101,8 +101,7 @@ struct WireTimings {
 }
 
 impl Reply {
-    /// `quant` goes into the fingerprint: it changes when other weights answer.
-    pub(crate) fn new(shape: Shape, model: String, quant: &str) -> Self {
+    pub(crate) fn new(shape: Shape, model: String, fingerprint: String) -> Self {
         let prefix = match shape {
             Shape::Chat => "chatcmpl",
             Shape::Text => "cmpl",
@@ -114,7 +113,7 @@ impl Reply {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |t| t.as_secs()),
             model,
-            fingerprint: format!("kimi-{}-{quant}", env!("CARGO_PKG_VERSION")),
+            fingerprint,
         }
     }
 

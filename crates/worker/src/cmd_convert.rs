@@ -8,7 +8,7 @@ use gguf::Dtype;
 
 /// Convert a Hugging Face model directory, or a GGUF file, to one GGUF file of a plain type.
 #[derive(Args, Debug)]
-pub struct ConvertArgs {
+pub(crate) struct ConvertArgs {
     /// Directory with config.json, tiktoken.model, tokenizer_config.json and *.safetensors; or a .gguf file
     #[arg(long, value_name = "DIR|FILE")]
     from: PathBuf,
@@ -27,7 +27,7 @@ pub struct ConvertArgs {
 ///
 /// # Errors
 /// When the source is incomplete or not supported, or a file cannot be read or written.
-pub fn run(args: ConvertArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: ConvertArgs) -> anyhow::Result<()> {
     let mut progress = |tensor: &str, done: usize, all: usize| {
         tracing::info!(tensor, done, all, "converted");
     };

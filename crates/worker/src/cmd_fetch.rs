@@ -63,7 +63,11 @@ pub(crate) fn run(args: &FetchArgs) -> ExitCode {
     runtime.shutdown_background();
     match outcome {
         Ok(manifest) => {
-            tracing::info!(files = manifest.files.len(), bytes = manifest.bytes, "the artifact is whole");
+            tracing::info!(
+                files = manifest.files.len(),
+                bytes = manifest.bytes,
+                "the artifact is whole"
+            );
             ExitCode::SUCCESS
         }
         Err(error) => job::fail(&error, args.output.as_deref()),
@@ -81,11 +85,23 @@ pub(crate) async fn fetch(args: &FetchArgs) -> Result<Manifest, JobError> {
     }
     let hub = args.source.hub()?;
     let artifact = args.source.find(&hub).await?;
-    if let Some(expected) = args.digest.as_deref().filter(|digest| *digest != artifact.digest) {
+    if let Some(expected) = args
+        .digest
+        .as_deref()
+        .filter(|digest| *digest != artifact.digest)
+    {
         let (expected, found) = (expected.to_owned(), artifact.digest);
-        return Err(fetch::Error::DigestMismatch { repo: artifact.repo, expected, found }.into());
+        return Err(fetch::Error::DigestMismatch {
+            repo: artifact.repo,
+            expected,
+            found,
+        }
+        .into());
     }
-    let options = Options { connections: usize::from(args.connections), ..Options::new(&args.dest) };
+    let options = Options {
+        connections: usize::from(args.connections),
+        ..Options::new(&args.dest)
+    };
     tokio::select! {
         outcome = fetch::fetch(&hub, &artifact, &options, sender) => Ok(outcome?),
         // The channel's sender lives in the branch above, so showing never ends first.
@@ -121,7 +137,11 @@ async fn serve_progress(address: SocketAddr, progress: watch::Receiver<Progress>
 
 /// Shows progress until cancelled.
 async fn show(progress: watch::Receiver<Progress>, quant: &str) {
-    if std::io::stderr().is_terminal() { bar(progress, quant).await } else { log(progress).await }
+    if std::io::stderr().is_terminal() {
+        bar(progress, quant).await
+    } else {
+        log(progress).await
+    }
 }
 
 async fn bar(mut progress: watch::Receiver<Progress>, quant: &str) {
@@ -151,15 +171,31 @@ async fn log(progress: watch::Receiver<Progress>) {
 
 /// `1.20 GiB of 9.00 GiB, 2/3 shards, 110.00 MiB/s, 35 minutes left`
 fn line(progress: &Progress) -> String {
-    let Progress { state, bytes, downloaded, bytes_per_second, eta_seconds, shards, shards_done, message } = progress;
-    let mut line = format!("{} of {}, {shards_done}/{shards} shards", HumanBytes(*downloaded), HumanBytes(*bytes));
+    let Progress {
+        state,
+        bytes,
+        downloaded,
+        bytes_per_second,
+        eta_seconds,
+        shards,
+        shards_done,
+        message,
+    } = progress;
+    let mut line = format!(
+        "{} of {}, {shards_done}/{shards} shards",
+        HumanBytes(*downloaded),
+        HumanBytes(*bytes)
+    );
     match state {
         State::Listing => line = "asking the hub".to_owned(),
         State::Verifying => line.push_str(", verifying"),
         State::Downloading => {
             line.push_str(&format!(", {}/s", HumanBytes(*bytes_per_second)));
             if let Some(seconds) = eta_seconds {
-                line.push_str(&format!(", {} left", HumanDuration(Duration::from_secs(*seconds))));
+                line.push_str(&format!(
+                    ", {} left",
+                    HumanDuration(Duration::from_secs(*seconds))
+                ));
             }
         }
         State::Done | State::Failed => {}

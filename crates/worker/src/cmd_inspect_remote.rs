@@ -52,7 +52,7 @@ pub(crate) fn run(args: &InspectRemoteArgs) -> ExitCode {
     }
 }
 
-async fn inspect(source: &HubSource) -> Result<Facts, JobError> {
+pub(crate) async fn inspect(source: &HubSource) -> Result<Facts, JobError> {
     let hub = source.hub()?;
     let artifact = source.find(&hub).await?;
     let headers: Vec<Header> = stream::iter(0..artifact.shards.len())
@@ -60,7 +60,8 @@ async fn inspect(source: &HubSource) -> Result<Facts, JobError> {
         .buffered(PARALLEL)
         .try_collect()
         .await?;
-    gguf::shard::check_set(&headers).map_err(|error| JobError::permanent("BadShardSet", error.to_string()))?;
+    gguf::shard::check_set(&headers)
+        .map_err(|error| JobError::permanent("BadShardSet", error.to_string()))?;
     let identity = Identity {
         repo: artifact.repo.clone(),
         commit: artifact.commit.clone(),
@@ -80,7 +81,10 @@ async fn header(hub: &Hub, artifact: &Artifact, index: usize) -> Result<Header, 
     let parse = |bytes: &[u8]| match gguf::read_header(bytes, Some(shard.size)) {
         Ok(header) => Ok(Step::Done(header)),
         Err(gguf::Error::Incomplete { need_at_least, .. }) => Ok(Step::Need(need_at_least)),
-        Err(error) => Err(JobError::permanent(reason(&error), format!("{}: {error}", shard.path))),
+        Err(error) => Err(JobError::permanent(
+            reason(&error),
+            format!("{}: {error}", shard.path),
+        )),
     };
     headers::read(hub, artifact, shard, parse).await
 }

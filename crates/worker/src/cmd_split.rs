@@ -6,7 +6,7 @@ use clap::Args;
 
 /// Split a GGUF model into shards.
 #[derive(Args, Debug)]
-pub struct SplitArgs {
+pub(crate) struct SplitArgs {
     /// Model to split: a .gguf file, or the first shard of one that is split already
     #[arg(long = "in", value_name = "FILE")]
     input: PathBuf,
@@ -22,7 +22,7 @@ pub struct SplitArgs {
 ///
 /// # Errors
 /// When the input is not a whole model, the number of shards is impossible, or a file cannot be written.
-pub fn run(args: SplitArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: SplitArgs) -> anyhow::Result<()> {
     for path in convert::split(&args.input, &args.out_prefix, args.shards)? {
         println!("{}", path.display());
     }

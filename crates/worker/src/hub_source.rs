@@ -31,7 +31,10 @@ impl HubSource {
     pub(crate) fn hub(&self) -> Result<fetch::Hub, JobError> {
         let token = match &self.token_file {
             Some(file) => Some(fetch::Token::read(file)?),
-            None => std::env::var("HF_TOKEN").ok().as_deref().and_then(fetch::Token::new),
+            None => std::env::var("HF_TOKEN")
+                .ok()
+                .as_deref()
+                .and_then(fetch::Token::new),
         };
         Ok(fetch::Hub::new(&self.endpoint, token)?)
     }

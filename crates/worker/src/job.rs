@@ -26,17 +26,29 @@ pub(crate) struct JobError {
 
 impl JobError {
     pub(crate) fn permanent(reason: &str, message: impl Into<String>) -> Self {
-        Self { reason: reason.to_owned(), message: message.into(), permanent: true }
+        Self {
+            reason: reason.to_owned(),
+            message: message.into(),
+            permanent: true,
+        }
     }
 
     pub(crate) fn transient(reason: &str, message: impl Into<String>) -> Self {
-        Self { reason: reason.to_owned(), message: message.into(), permanent: false }
+        Self {
+            reason: reason.to_owned(),
+            message: message.into(),
+            permanent: false,
+        }
     }
 }
 
 impl From<fetch::Error> for JobError {
     fn from(error: fetch::Error) -> Self {
-        Self { reason: error.reason().to_owned(), message: error.to_string(), permanent: error.permanent() }
+        Self {
+            reason: error.reason().to_owned(),
+            message: error.to_string(),
+            permanent: error.permanent(),
+        }
     }
 }
 
@@ -47,8 +59,17 @@ pub(crate) fn fail(error: &JobError, output: Option<&Path>) -> ExitCode {
         write(path, &report.to_json());
     }
     // Nothing is left to do when standard error is closed.
-    let _ = writeln!(std::io::stderr(), "error: {}: {}", error.reason, error.message);
-    ExitCode::from(if error.permanent { PERMANENT } else { TRANSIENT })
+    let _ = writeln!(
+        std::io::stderr(),
+        "error: {}: {}",
+        error.reason,
+        error.message
+    );
+    ExitCode::from(if error.permanent {
+        PERMANENT
+    } else {
+        TRANSIENT
+    })
 }
 
 /// Writes a report where the Job's pod keeps its termination message.
@@ -61,7 +82,10 @@ pub(crate) fn write(path: &Path, report: &str) {
 /// Resolves when this process is asked to end. A container's first process ignores signals that it does not handle.
 pub(crate) async fn asked_to_end() {
     use tokio::signal::unix::{SignalKind, signal};
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+    match (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) {
         (Ok(mut terminate), Ok(mut interrupt)) => {
             tokio::select! {
                 _ = terminate.recv() => {}
