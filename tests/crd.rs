@@ -289,3 +289,18 @@ fn collect_rules(path: &str, node: &Value, rules: &mut Vec<String>) {
         collect_rules(&format!("{path}.{name}"), child, rules);
     }
 }
+
+/// The API server checks rules against the defaults of their own object before anything inside is defaulted.
+#[test]
+fn defaults_pass_the_rules_beside_them() {
+    fn walk(path: &str, node: &Value) {
+        if let Some(default) = node.get("default").filter(|default| default.is_object()) {
+            let outcome = Validator::new().validate(node, default, None);
+            assert!(outcome.is_ok(), "{path}: {}", outcome.unwrap_err());
+        }
+        for (name, child) in node["properties"].as_object().into_iter().flatten() {
+            walk(&format!("{path}.{name}"), child);
+        }
+    }
+    walk("", &schema());
+}

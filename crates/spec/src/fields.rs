@@ -141,7 +141,7 @@ pub struct Storage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(inline, transform = schema::optional_means_absent, extend("x-kubernetes-validations" = [
-    {"rule": "self.replicas <= 1", "fieldPath": ".replicas",
+    {"rule": "!has(self.replicas) || self.replicas <= 1", "fieldPath": ".replicas",
      "message": "replicas must be 0 or 1: the weights are on a volume that one Node mounts"}]))]
 pub struct Serving {
     /// Server pods: 1, or 0 to keep the weights without serving them.
