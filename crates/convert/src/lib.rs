@@ -10,6 +10,7 @@
 mod config;
 mod error;
 mod recipe;
+pub mod residual;
 mod safetensors;
 mod split;
 mod stream;
@@ -17,7 +18,7 @@ mod tokenizer;
 
 use std::path::Path;
 
-use gguf::{Dtype, Metadata, Value, shard};
+use gguf::{Dtype, Header, Metadata, Value, shard};
 
 pub use error::Error;
 pub use split::split;
@@ -80,12 +81,7 @@ pub fn from_gguf(
         .map(|path| gguf::open_header(path))
         .collect::<Result<Vec<_>, _>>()?;
     shard::check_set(&headers)?;
-    let mut metadata = Metadata::new();
-    // The shards are joined, and what an earlier quantization was guided by no longer holds.
-    let kept = |key: &str| !key.starts_with("split.") && !key.starts_with("quantize.");
-    for (key, value) in headers[0].metadata.iter().filter(|(key, _)| kept(key)) {
-        metadata.set(key, value.clone());
-    }
+    let mut metadata = joined_metadata(&headers[0]);
     metadata.set("general.file_type", Value::U32(file_type));
     let mut outputs = Vec::new();
     for (path, header) in paths.iter().zip(&headers) {
@@ -109,6 +105,17 @@ pub fn from_gguf(
         }
     }
     stream::write(out, &metadata, &outputs, progress)
+}
+
+/// A first shard's metadata for a single file of other types: without what says how it was split, and what guided a
+/// quantization that no longer holds.
+fn joined_metadata(first: &Header) -> Metadata {
+    let kept = |key: &str| !key.starts_with("split.") && !key.starts_with("quantize.");
+    let mut metadata = Metadata::new();
+    for (key, value) in first.metadata.iter().filter(|(key, _)| kept(key)) {
+        metadata.set(key, value.clone());
+    }
+    metadata
 }
 
 /// The `general.file_type` number of a model stored mainly as `target` (llama.cpp's `LLAMA_FTYPE_*`).

@@ -61,17 +61,25 @@ pub(crate) struct Output {
 /// Called after each tensor with its name and the tensors done and in all.
 pub type Progress<'a> = dyn FnMut(&str, usize, usize) + 'a;
 
-/// Writes a whole GGUF file. It appears under its name only when complete and on disk.
+/// Writes a whole GGUF file.
 pub(crate) fn write(
     path: &Path,
     metadata: &Metadata,
     outputs: &[Output],
     progress: &mut Progress<'_>,
 ) -> Result<(), Error> {
+    appear(path, |part| write_part(part, metadata, outputs, progress))
+}
+
+/// Lets `write` make a file beside `path` and moves it there when that succeeds: a file with the final name is whole.
+pub(crate) fn appear(
+    path: &Path,
+    write: impl FnOnce(&Path) -> Result<(), Error>,
+) -> Result<(), Error> {
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
-    let result = write_part(&part, metadata, outputs, progress);
+    let result = write(&part);
     if result.is_err() {
         // Best effort: the error that matters is the one being returned.
         let _ = std::fs::remove_file(&part);
