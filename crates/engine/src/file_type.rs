@@ -39,7 +39,7 @@ const NAMES: [(u32, &str); 33] = [
 ];
 
 /// `Q4_K_M` of 15; `None` for ids that are unknown or say that the file mixes types freely.
-pub(crate) fn name(id: Option<u32>) -> Option<&'static str> {
+pub fn name(id: Option<u32>) -> Option<&'static str> {
     NAMES
         .iter()
         .find(|(known, _)| Some(*known) == id)

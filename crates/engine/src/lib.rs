@@ -2,7 +2,9 @@
 //! It must not know HTTP, Kubernetes or where the files came from.
 //!
 //! Entry points: [`Engine::start`] loads a model and serves [`Request`]s sent through a [`Handle`];
-//! [`perplexity`] and [`selftest`] judge a model; `model.rs` is the forward pass, top to bottom.
+//! [`perplexity()`] and [`Engine::self_test`] judge a model; `model.rs` is the forward pass, top to bottom.
+
+#![deny(unsafe_code)]
 
 mod answer;
 mod api;
@@ -29,6 +31,7 @@ mod template;
 #[cfg(test)]
 mod testing;
 pub mod tokenizer;
+#[allow(unsafe_code)]
 mod weights;
 
 pub use api::{
@@ -38,6 +41,8 @@ pub use api::{
 pub use chat::{ChatMessage, ToolCall};
 pub use engine::Engine;
 pub use error::Error;
+pub use file_type::name as file_type_name;
+pub use memory::limit as memory_limit;
 pub use perplexity::{Perplexity, perplexity};
 pub use selftest::{SelfTest, SelfTestError};
 pub use template::Template;

@@ -4,7 +4,7 @@
 use std::fs;
 
 /// Bytes, if anything says so.
-pub(crate) fn limit() -> Option<u64> {
+pub fn limit() -> Option<u64> {
     let cgroup = [
         "/sys/fs/cgroup/memory.max",
         "/sys/fs/cgroup/memory/memory.limit_in_bytes",

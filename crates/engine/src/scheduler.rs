@@ -118,19 +118,18 @@ impl Scheduler {
     }
 }
 
-/// Gives waiting requests to free slots, each to the one whose cache begins most like its prompt.
+/// Gives waiting requests to free slots, each to the one whose cache begins most like its prompt;
+/// among equals the one with the least in its cache, which others can miss most easily.
 fn admit(waiting: &mut VecDeque<(Instant, Request)>, slots: &mut [Slot]) {
     waiting.retain(|(_, request)| !request.events.is_closed());
-    while let Some((_, request)) = waiting.front() {
-        let alike = |slot: &Slot| common(&slot.tokens, &request.tokens);
-        let Some(slot) = slots
-            .iter_mut()
-            .filter(|slot| slot.job.is_none())
-            .max_by_key(|slot| alike(slot))
-        else {
-            return;
+    while let Some((arrived, request)) = waiting.pop_front() {
+        let fitness = |slot: &Slot| {
+            let alike = common(&slot.tokens, &request.tokens);
+            (alike, std::cmp::Reverse(slot.tokens.len()))
         };
-        let Some((arrived, request)) = waiting.pop_front() else {
+        let free = slots.iter_mut().filter(|slot| slot.job.is_none());
+        let Some(slot) = free.max_by_key(|slot| fitness(slot)) else {
+            waiting.push_front((arrived, request));
             return;
         };
         slot.job = Some(Job::new(request, arrived));

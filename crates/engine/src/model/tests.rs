@@ -161,8 +161,8 @@ fn a_truncated_cache_is_as_if_the_rest_had_never_been() {
 }
 
 /// llama-perplexity's value for the same file, from ppl.txt.
-fn reference_perplexity(quant: &str) -> f64 {
-    let text = fs::read_to_string(testdata().join("ppl.txt")).unwrap();
+fn reference_perplexity(dir: &Path, quant: &str) -> f64 {
+    let text = fs::read_to_string(dir.join("ppl.txt")).unwrap();
     let line = text
         .lines()
         .find(|line| line.starts_with(&format!("Kimi-Tiny-{quant} ")))
@@ -175,7 +175,7 @@ fn perplexity_is_llama_cpp_s() {
     let text = fs::read_to_string(testdata().join("heldout.txt")).unwrap();
     for quant in ["Q8_0", "Q4_K_M"] {
         let found = measure(&loaded(&kimi_tiny(quant), 2), &text, 192, Some(40)).unwrap();
-        let expected = reference_perplexity(quant);
+        let expected = reference_perplexity(&testdata(), quant);
         eprintln!("{quant}: {found}, llama.cpp {expected}");
         assert!(
             (found.value / expected - 1.0).abs() < 0.003,
@@ -184,6 +184,41 @@ fn perplexity_is_llama_cpp_s() {
         assert!((found.error - 1.297).abs() < 0.01, "{quant}: {found}");
         assert_eq!(found.tokens, 40 * 95);
     }
+}
+
+#[test]
+#[ignore = "takes minutes: run with KIMI_FIXTURES set when a quant type is added"]
+fn perplexity_is_llama_cpp_s_in_every_quant() {
+    let Some(dir) = fixtures().map(|dir| dir.join("kimi-tiny-gguf")) else {
+        return;
+    };
+    let text = fs::read_to_string(testdata().join("heldout.txt")).unwrap();
+    let mut failed = Vec::new();
+    for entry in fs::read_dir(&dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        let Some(quant) = name.strip_prefix("Kimi-Tiny-") else {
+            continue;
+        };
+        let loaded = match try_load(&path, 2) {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                eprintln!("{quant}: {error}");
+                assert_eq!(error.reason(), "UnsupportedTensorType");
+                continue;
+            }
+        };
+        let found = measure(&loaded, &text, 192, Some(40)).unwrap();
+        let ratio = found.value / reference_perplexity(&dir, quant);
+        eprintln!(
+            "{quant}: {found}, {:+.3} % of llama.cpp's",
+            (ratio - 1.0) * 100.0
+        );
+        if (ratio - 1.0).abs() > 0.003 {
+            failed.push(quant.to_owned());
+        }
+    }
+    assert!(failed.is_empty(), "{failed:?}");
 }
 
 /// The logits of a model changed by `change` and of the unchanged one.

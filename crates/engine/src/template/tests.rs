@@ -1,7 +1,10 @@
 //! Renders with the template that Kimi-K2's files carry, in the smallest vocabulary.
 
 use super::*;
-use crate::tokenizer::Vocabulary;
+use crate::{
+    testing::{kimi_tiny, loaded, references},
+    tokenizer::Vocabulary,
+};
 
 const SPECIAL: [&str; 12] = [
     "[EOS]",
@@ -155,4 +158,34 @@ fn a_template_beyond_this_jinja_gives_way_to_native_turns() {
         let strange = Tokenizer::new(Vocabulary::bytes(&["<|end|>"])).unwrap();
         assert!(Template::from_source(source, &strange).is_err());
     }
+}
+
+#[test]
+fn a_file_s_own_template_gives_the_reference_s_tokens() {
+    let loaded = loaded(&kimi_tiny("Q8_0"), 1);
+    assert!(loaded.template.jinja.is_some());
+    let references = references();
+    let chat = references
+        .iter()
+        .find(|reference| reference.name == "chat")
+        .unwrap();
+    let question = [ChatMessage::new("user", "Who built the ark?")];
+    for template in [&*loaded.template, &Template::native()] {
+        let ids = template
+            .render(&loaded.tokenizer, &question, None, true)
+            .unwrap();
+        assert_eq!(ids, chat.ids);
+    }
+    // The reference declares tools without blanks, as the native turns do.
+    let tool = references
+        .iter()
+        .find(|reference| reference.name == "tool")
+        .unwrap();
+    let tools = r#"[{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}]"#;
+    let question = [ChatMessage::new("user", "What is the weather in Oslo?")];
+    let native = Template::native();
+    let ids = native
+        .render(&loaded.tokenizer, &question, Some(tools), true)
+        .unwrap();
+    assert_eq!(ids, tool.ids);
 }
