@@ -32,7 +32,12 @@ pub(crate) struct Repo {
 
 /// Digests of files already read, by path, size and modification time.
 #[derive(Debug, Default)]
-pub(crate) struct Digests(Mutex<HashMap<(PathBuf, u64, SystemTime), (String, Option<String>)>>);
+pub(crate) struct Digests(Mutex<HashMap<Version, Ids>>);
+
+/// A file's path, size and modification time.
+type Version = (PathBuf, u64, SystemTime);
+/// Git blob id and, for files in LFS, the SHA-256 of the content.
+type Ids = (String, Option<String>);
 
 /// Reads repository `name` (`OWNER/REPO`) under `root`; `None` when there is no such directory.
 pub(crate) fn read(root: &Path, name: &str, digests: &Digests) -> io::Result<Option<Repo>> {
@@ -119,8 +124,8 @@ fn pointer(sha256: &str, size: u64) -> String {
     format!("version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n")
 }
 
-/// Git blob id and, for files in LFS, the SHA-256 of the content.
-fn digest(disk: &Path, size: u64, in_lfs: bool) -> io::Result<(String, Option<String>)> {
+/// Reads the whole file for its ids.
+fn digest(disk: &Path, size: u64, in_lfs: bool) -> io::Result<Ids> {
     let mut file = File::open(disk)?;
     let mut buffer = vec![0; 1 << 20];
     let (mut blob, mut content) = (git_blob(size), Sha256::new());
