@@ -99,7 +99,7 @@ pub(crate) fn run(args: &PlanArgs) -> ExitCode {
 fn plan_all(args: &PlanArgs) -> Result<Vec<Row>, Error> {
     let text = read(&args.file)?;
     let path = args.file.display().to_string();
-    let documents = spec::load_all(&text).map_err(|source| Error::Spec { path, source })?;
+    let documents = documents(&text).map_err(|source| Error::Spec { path, source })?;
     if (args.facts.is_some() || args.gguf.is_some()) && documents.len() > 1 {
         return Err(Error::FactsForSeveral(documents.len()));
     }
@@ -107,6 +107,26 @@ fn plan_all(args: &PlanArgs) -> Result<Vec<Row>, Error> {
         .into_iter()
         .map(|document| plan_one(args, document))
         .collect()
+}
+
+/// Every KimiModel of a text. A line that begins with `---` separates YAML documents wherever it stands.
+fn documents(text: &str) -> Result<Vec<Document>, spec::Error> {
+    let mut parts = vec![String::new()];
+    for line in text.split_inclusive('\n') {
+        if line.starts_with("---") {
+            parts.push(String::new());
+        } else if let Some(part) = parts.last_mut() {
+            part.push_str(line);
+        }
+    }
+    let says_something = |part: &&String| {
+        part.lines()
+            .any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+    };
+    match parts.iter().filter(says_something).collect::<Vec<_>>() {
+        parts if parts.is_empty() => Err(spec::Error::NoKimiModel),
+        parts => parts.into_iter().map(|part| spec::load(part)).collect(),
+    }
 }
 
 fn plan_one(args: &PlanArgs, document: Document) -> Result<Row, Error> {
