@@ -358,3 +358,23 @@ fn select_nodes(hardware: &'static Hardware, nodes: &[Node]) -> Nodes {
         products_seen: nodes.iter().filter_map(product).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_of_the_schema_has_its_row() {
+        for hardware in HardwareName::ALL {
+            let row = Hardware::by_name(hardware.as_str());
+            assert!(
+                row.is_some_and(|row| row.is_cpu() != hardware.is_gpu()),
+                "{hardware}"
+            );
+        }
+        assert_eq!(HardwareName::ALL.len(), Hardware::all().len());
+        for objective in spec::Objective::ALL {
+            assert_eq!(objective_row(objective).name(), objective.as_str());
+        }
+    }
+}

@@ -155,12 +155,13 @@ fn check_secret(field: &'static str, secret: Option<&SecretKeyRef>) -> Result<()
 fn check_quantity(field: &'static str, text: Option<&str>) -> Result<(), Violation> {
     let Some(text) = text else { return Ok(()) };
     // The schema's pattern is narrower than Kubernetes' grammar: no sign, no exponent, no fraction of a byte.
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let suffix = &text[number.len()..];
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|c| c.is_ascii_digit());
     let plain = text.len() <= 24
-        && text.starts_with(|c: char| c.is_ascii_digit())
-        && !text.contains("e")
-        && !text.ends_with(['.', 'n', 'u', 'm', 'E'])
-        && !text.contains("Ei")
-        && !text.contains("E");
+        && number.split('.').count() <= 2
+        && number.split('.').all(digits)
+        && ["", "k", "M", "G", "T", "P", "Ki", "Mi", "Gi", "Ti", "Pi"].contains(&suffix);
     ensure(
         field,
         plain && parse_quantity(text).is_some(),
@@ -240,4 +241,116 @@ fn fail(field: &'static str, message: &str) -> Result<(), Violation> {
         field,
         message: message.to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use regex_lite::Regex;
+
+    use super::*;
+    use crate::schema;
+
+    /// The code and the schema's pattern agree on each word.
+    #[track_caller]
+    fn agree(pattern: &str, code: impl Fn(&str) -> bool, words: &[&str]) {
+        let Ok(pattern) = Regex::new(pattern) else {
+            return assert!(pattern.is_empty(), "{pattern} is no pattern");
+        };
+        for word in words {
+            assert_eq!(
+                code(word),
+                pattern.is_match(word),
+                "'{word}' against {}",
+                pattern.as_str()
+            );
+        }
+    }
+
+    #[test]
+    fn code_and_schema_agree() {
+        let words = [
+            "",
+            "a",
+            "A-1_b.c",
+            "UD-Q2_K_XL",
+            "a..b",
+            ".a",
+            "a.",
+            "-a",
+            "_a",
+            "a/b",
+            "a//b",
+            "/a",
+            "a/",
+            "../a",
+            "a/../b",
+            "a b",
+            "a\u{e9}",
+            "refs/pr/1",
+            "a.b/c.d",
+            "0",
+            "a-",
+            "a_",
+            "A",
+        ];
+        agree(schema::COMPONENT, |word| is_component(word, 63), &words);
+        agree(schema::PATH, |word| is_path(word, 253), &words);
+        agree(schema::SECRET_KEY, |word| dotted(word, 253), &words);
+        agree(schema::SUBDOMAIN, is_subdomain, &words);
+        let urls = [
+            "https://h",
+            "http://h:80",
+            "https://h/",
+            "https://h/a/b",
+            "https://h/a/b/",
+            "https://h//",
+            "https://h/a//b",
+            "ftp://h",
+            "https://",
+            "https://u:p@h",
+            "https://h:",
+            "https://h:123456",
+            "https://h?x",
+            "https://h/a?x",
+            "https://h/#a",
+            "HTTPS://h",
+            "https://h h",
+            "http://hub.hub.svc.cluster.local:8088",
+        ];
+        agree(schema::ENDPOINT, is_endpoint, &urls);
+        let quantities = [
+            "96Gi", "1.5Gi", "0", "1", "", ".5", "5.", "1.2.3", "1e3", "1E", "1Ei", "1m", "-1",
+            "+1", "1 Gi", "Gi", "1gi", "1KI", "1Ki", "1k",
+        ];
+        agree(
+            schema::QUANTITY,
+            |word| check_quantity("f", Some(word)).is_ok(),
+            &quantities,
+        );
+        let repo = |word: &str| {
+            let hub = HuggingFace {
+                repo: word.to_owned(),
+                revision: "main".to_owned(),
+                path: None,
+                endpoint: None,
+                token_secret_ref: None,
+            };
+            check_source(&hub).is_ok()
+        };
+        agree(
+            schema::REPO,
+            repo,
+            &[
+                "a/b",
+                "a",
+                "a/b/c",
+                "/b",
+                "a/",
+                "a.b/c.d",
+                "a../b",
+                "a/-b",
+                "unsloth/Kimi-K2-Instruct-GGUF",
+            ],
+        );
+    }
 }
