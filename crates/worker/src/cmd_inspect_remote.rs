@@ -4,6 +4,7 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use fetch::headers::{self, Step};
 use fetch::{Artifact, Hub};
@@ -16,6 +17,8 @@ use crate::job::{self, JobError};
 
 /// Headers read at a time; each may hold some megabytes.
 const PARALLEL: usize = 4;
+/// The Job has a deadline: better to end with a reason and be started again than to be ended without one.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Inspect a quant on a hub without downloading it: commit, shards, digest, shapes, tensor histogram.
 #[derive(Debug, Clone, clap::Args)]
@@ -53,7 +56,7 @@ pub(crate) fn run(args: &InspectRemoteArgs) -> ExitCode {
 }
 
 pub(crate) async fn inspect(source: &HubSource) -> Result<Facts, JobError> {
-    let hub = source.hub()?;
+    let hub = source.hub()?.with_patience(PATIENCE);
     let artifact = source.find(&hub).await?;
     let headers: Vec<Header> = stream::iter(0..artifact.shards.len())
         .map(|index| header(&hub, &artifact, index))

@@ -4,4 +4,4 @@
 mod access;
 mod common;
 mod faults;
-mod killed;
+mod processes;

@@ -1,4 +1,5 @@
-//! kill -9 in the middle of a fetch, by a process of its own, and a second process that goes on.
+//! Fetches by processes of their own: killed with -9 in the middle and gone on with by the next one; through a proxy
+//! that only the environment names.
 
 use std::fs;
 use std::path::Path;
@@ -32,14 +33,18 @@ async fn child() {
         .unwrap();
 }
 
-fn spawn(scene: &Scene) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "killed::child"])
+fn command(scene: &Scene) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "processes::child"])
         .env("FETCH_CHILD_ENDPOINT", scene.hub.url())
         .env("FETCH_CHILD_DEST", scene.dest.path())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap()
+        .stdout(Stdio::null());
+    command
+}
+
+fn spawn(scene: &Scene) -> Child {
+    command(scene).spawn().unwrap()
 }
 
 fn recorded_pieces(dest: &Path) -> usize {
@@ -91,4 +96,32 @@ async fn at_most_one_piece_per_connection_comes_again() {
         again <= 3 * 4 * piece,
         "{again} bytes came again after three kills; 4 connections, pieces of {piece}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_of_the_environment_is_used() {
+    let scene = Scene::with(|config| {
+        // The second authority is reached directly, which NO_PROXY says.
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        config.cdn_listen.set_port(port);
+        config.cdn_url = Some(format!("http://127.0.0.1:{port}"));
+    })
+    .await;
+    // A name that does not resolve: only a proxy finds it. The stand-in answers proxied requests like its own.
+    let mut child = command(&scene)
+        .env("FETCH_CHILD_ENDPOINT", "http://hub.invalid")
+        .env("HTTP_PROXY", scene.hub.url())
+        .env("NO_PROXY", "127.0.0.1")
+        .spawn()
+        .unwrap();
+    let status = tokio::task::spawn_blocking(move || child.wait())
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(status.success());
+    scene.assert_whole();
 }
