@@ -245,14 +245,18 @@ fn refused_by_plan(assessment: &Assessment, running: Option<&Workload>) -> Optio
 
 fn refused_by_execution(model: &ValidModel) -> Option<Decision> {
     match model.execution {
-        Execution::Cpu | Execution::CpuFallback => None,
-        Execution::Denied => Some(Decision::refused(
-            Reason::AccelerationUnavailable,
-            format!(
-                "the engine has no GPU path yet: set serving.cpuFallback: Allow to serve on the CPU of a Node with {}, \
-                 or hardware: CPU",
-                model.hardware_name
-            ),
-        )),
+        Execution::Cpu | Execution::CpuFallback => return None,
+        Execution::Denied => {}
     }
+    let way_out = "set serving.cpuFallback: Allow to serve on the CPU, or hardware: CPU";
+    Some(match artifact::no_gpu_node(model) {
+        Some(words) => Decision::refused(Reason::NoMatchingNode, format!("{words}; {way_out}")),
+        None => {
+            let message = format!(
+                "the engine has no path for {} yet: {way_out}",
+                model.hardware_name
+            );
+            Decision::refused(Reason::AccelerationUnavailable, message)
+        }
+    })
 }

@@ -72,7 +72,8 @@ pub struct AutoChoice {
 pub enum Execution {
     /// The CPU, as asked.
     Cpu,
-    /// The CPU of a GPU Node, since `cpuFallback: Allow` and the engine has no GPU path.
+    /// The CPU in the GPU's place, by `cpuFallback: Allow`, since the engine has no GPU path: on a Node with the GPU
+    /// where there is one.
     CpuFallback,
     /// Nothing: a GPU was asked for and the CPU denied.
     Denied,
@@ -168,7 +169,7 @@ pub fn validate(snapshot: &Snapshot) -> Result<ValidModel, Refusal> {
         (true, CpuFallback::Allow) => Execution::CpuFallback,
         (true, CpuFallback::Deny) => Execution::Denied,
     };
-    let nodes = select_nodes(hardware_row, nodes);
+    let nodes = select_nodes(hardware_row, execution, nodes);
     let memory = memory.as_deref().and_then(spec::parse_quantity);
     let context = context_length.map(u64::from);
 
@@ -333,15 +334,24 @@ fn objective_row(objective: spec::Objective) -> Objective {
     }
 }
 
-fn select_nodes(hardware: &'static Hardware, nodes: &[Node]) -> Nodes {
+/// Nodes with the GPU, or any Node for the CPU; the CPU stands in for a GPU that no Node has only where it may.
+fn select_nodes(hardware: &'static Hardware, execution: Execution, nodes: &[Node]) -> Nodes {
     let product = |node: &Node| node.labels.get(PRODUCT_LABEL).cloned();
-    let selects = |node: &Node| {
-        hardware.is_cpu()
-            || product(node).is_some_and(|product| hardware.node_labels.contains(&product.as_str()))
+    let has_gpu = |node: &Node| {
+        product(node).is_some_and(|product| hardware.node_labels.contains(&product.as_str()))
     };
-    let mut matching: Vec<MatchingNode> = nodes
-        .iter()
-        .filter(|node| node.usable && selects(node))
+    let usable = || nodes.iter().filter(|node| node.usable);
+    let mut selected: Vec<&Node> = match execution {
+        Execution::Cpu => usable().collect(),
+        Execution::CpuFallback | Execution::Denied => {
+            usable().filter(|node| has_gpu(node)).collect()
+        }
+    };
+    if selected.is_empty() && execution == Execution::CpuFallback {
+        selected = usable().collect();
+    }
+    let mut matching: Vec<MatchingNode> = selected
+        .into_iter()
         .map(|node| MatchingNode {
             name: node.name.clone(),
             hostname: node

@@ -163,7 +163,7 @@ pub struct Serving {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_secret_ref: Option<SecretKeyRef>,
 
-    /// Whether GPU hardware may be served by the CPU when the GPU cannot be used.
+    /// Whether the CPU may serve when the GPU cannot be used; it does so on a Node with the GPU where there is one.
     #[serde(default)]
     #[schemars(extend("default" = "Deny"))]
     pub cpu_fallback: CpuFallback,

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, EmptyDirVolumeSource, EnvVar, KeyToPath, NodeAffinity, NodeSelector,
     NodeSelectorRequirement, NodeSelectorTerm, PersistentVolumeClaimVolumeSource, PodAffinity,
-    PodAffinityTerm, PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile,
-    SecretVolumeSource, SecurityContext, Toleration, Volume, VolumeMount,
+    PodAffinityTerm, PodSecurityContext, PodSpec, PreferredSchedulingTerm, ResourceRequirements,
+    SeccompProfile, SecretVolumeSource, SecurityContext, Toleration, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -187,14 +187,17 @@ pub(super) fn resources(
     }
 }
 
-/// Places a pod on Nodes of the model's hardware and, where given, on these hostnames.
+/// Places a pod on these hostnames, where given, and rather on Nodes of the model's GPU, whose place the CPU takes.
 pub(super) fn place(pod: &mut PodSpec, model: &ValidModel, hostnames: Vec<String>) {
-    let one_of = |key: &str, values: Vec<String>| NodeSelectorRequirement {
-        key: key.to_owned(),
-        operator: "In".to_owned(),
-        values: Some(values),
+    let one_of = |key: &str, values: Vec<String>| NodeSelectorTerm {
+        match_expressions: Some(vec![NodeSelectorRequirement {
+            key: key.to_owned(),
+            operator: "In".to_owned(),
+            values: Some(values),
+        }]),
+        match_fields: None,
     };
-    let mut requirements = Vec::new();
+    let mut affinity = NodeAffinity::default();
     if !model.hardware.is_cpu() {
         let products = model
             .hardware
@@ -202,7 +205,11 @@ pub(super) fn place(pod: &mut PodSpec, model: &ValidModel, hostnames: Vec<String
             .iter()
             .map(|label| (*label).to_owned())
             .collect();
-        requirements.push(one_of(PRODUCT_LABEL, products));
+        affinity.preferred_during_scheduling_ignored_during_execution =
+            Some(vec![PreferredSchedulingTerm {
+                weight: 100,
+                preference: one_of(PRODUCT_LABEL, products),
+            }]);
         // Exists: GPU Nodes carry this taint with values of the platform's choosing.
         pod.tolerations = Some(vec![Toleration {
             key: Some("nvidia.com/gpu".to_owned()),
@@ -211,20 +218,13 @@ pub(super) fn place(pod: &mut PodSpec, model: &ValidModel, hostnames: Vec<String
         }]);
     }
     if !hostnames.is_empty() {
-        requirements.push(one_of(HOSTNAME_LABEL, hostnames));
+        affinity.required_during_scheduling_ignored_during_execution = Some(NodeSelector {
+            node_selector_terms: vec![one_of(HOSTNAME_LABEL, hostnames)],
+        });
     }
-    if requirements.is_empty() {
-        return;
+    if affinity != NodeAffinity::default() {
+        pod.affinity.get_or_insert_default().node_affinity = Some(affinity);
     }
-    pod.affinity.get_or_insert_default().node_affinity = Some(NodeAffinity {
-        required_during_scheduling_ignored_during_execution: Some(NodeSelector {
-            node_selector_terms: vec![NodeSelectorTerm {
-                match_expressions: Some(requirements),
-                match_fields: None,
-            }],
-        }),
-        preferred_during_scheduling_ignored_during_execution: None,
-    });
 }
 
 /// Pods of one artifact share its volume, which one Node mounts: a second pod elsewhere would wait for it for ever

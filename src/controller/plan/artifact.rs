@@ -221,8 +221,7 @@ fn waiting(job: &JobState, step: Step, reason: Reason, message: String) -> Decis
 
 /// No Node that the hardware selects holds the plan.
 fn no_node(model: &ValidModel, target: &Target) -> Option<Decision> {
-    let nodes = &model.nodes;
-    let message = match nodes.matching.first() {
+    let message = match model.nodes.matching.first() {
         Some(largest) if largest.memory >= target.memory_request => return None,
         Some(largest) => format!(
             "the server requests {} of memory and the largest Node for {}, {}, has {} allocatable",
@@ -231,21 +230,31 @@ fn no_node(model: &ValidModel, target: &Target) -> Option<Decision> {
             largest.name,
             format_bytes(largest.memory)
         ),
-        None if model.hardware.is_cpu() => "no Node is ready and schedulable".to_owned(),
-        None => {
-            let seen: Vec<&str> = nodes.products_seen.iter().map(String::as_str).collect();
-            let seen = if seen.is_empty() {
-                "none".to_owned()
-            } else {
-                seen.join(", ")
-            };
-            format!(
-                "no usable Node has {} in its label {} ({}); labels seen: {seen}",
-                model.hardware_name,
-                sizing::hardware::PRODUCT_LABEL,
-                model.hardware.node_labels.join(" or ")
-            )
-        }
+        None => "no Node is ready and schedulable".to_owned(),
     };
     Some(Decision::refused(Reason::NoMatchingNode, message))
+}
+
+/// That no usable Node has the GPU, with the labels there are.
+pub(super) fn no_gpu_node(model: &ValidModel) -> Option<String> {
+    if !model.nodes.matching.is_empty() {
+        return None;
+    }
+    let seen: Vec<&str> = model
+        .nodes
+        .products_seen
+        .iter()
+        .map(String::as_str)
+        .collect();
+    Some(format!(
+        "no usable Node has {} in its label {} ({}); labels seen: {}",
+        model.hardware_name,
+        sizing::hardware::PRODUCT_LABEL,
+        model.hardware.node_labels.join(" or "),
+        if seen.is_empty() {
+            "none".to_owned()
+        } else {
+            seen.join(", ")
+        }
+    ))
 }

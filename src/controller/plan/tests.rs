@@ -318,26 +318,32 @@ fn refusals_before_anything_is_made() {
         snapshot.claims[0].verified = None;
         (snapshot, target)
     };
-    check(
-        verified(&spec("Deny")),
-        |_| (),
-        "Refused",
-        "AccelerationUnavailable",
-    );
-    let decision = check(
-        unverified(&spec("Allow")),
-        |s| s.nodes = vec![testing::node("g1", 64 << 30, Some("NVIDIA-A10"))],
-        "Refused",
-        "NoMatchingNode",
-    );
+    let decision = check(verified(&spec("Deny")), |_| (), "Refused", "NoMatchingNode");
     assert!(
-        decision.message.ends_with("labels seen: NVIDIA-A10"),
+        decision
+            .message
+            .contains("labels seen: none; set serving.cpuFallback"),
         "{}",
         decision.message
     );
+    let other =
+        |s: &mut Snapshot| s.nodes = vec![testing::node("g1", 64 << 30, Some("NVIDIA-A10"))];
+    let decision = check(verified(&spec("Deny")), other, "Refused", "NoMatchingNode");
+    assert!(
+        decision.message.contains("labels seen: NVIDIA-A10;"),
+        "{}",
+        decision.message
+    );
+    check(unverified(&spec("Allow")), |_| (), "Fetch", "Downloading");
     let t4 = |memory| {
         move |s: &mut Snapshot| s.nodes = vec![testing::node("g1", memory, Some("Tesla-T4"))]
     };
+    check(
+        verified(&spec("Deny")),
+        t4(64 << 30),
+        "Refused",
+        "AccelerationUnavailable",
+    );
     check(
         unverified(&spec("Allow")),
         t4(64 << 30),
