@@ -56,7 +56,8 @@ impl Attention {
     ) -> Vec<f32> {
         let start = cache.len();
 
-        // Cache rows: c = norm(kv_a[..kv_lora]), k_pe = rope(kv_a[kv_lora..]).
+        // Cache rows: c = norm(kv_a[..kv_lora]), k_pe = rope(kv_a[kv_lora..]). The inner norms take the
+        // model's epsilon, as llama.cpp and vLLM have it; transformers always takes 1e-6.
         let mut rows = matmul(self.kv_a.view(), x);
         for (row, angles) in rows.chunks_exact_mut(config.kv_row()).zip(angles) {
             let (c, k_pe) = row.split_at_mut(config.kv_lora);

@@ -85,6 +85,21 @@ pub enum Error {
         /// Tokens the model allows.
         most: u32,
     },
+    /// The KV cache alone is larger than the memory.
+    #[error(
+        "{slots} slots of {context} tokens need {needed} bytes of KV cache, and this process may use \
+         {limit} bytes of memory; lower contextLength or the number of slots"
+    )]
+    CacheTooLarge {
+        /// Requests served at the same time.
+        slots: usize,
+        /// Tokens per slot.
+        context: u32,
+        /// Bytes of cache.
+        needed: u64,
+        /// Bytes of memory.
+        limit: u64,
+    },
     /// An option makes no sense.
     #[error("{0}")]
     Options(String),
@@ -112,7 +127,7 @@ impl Error {
             Self::Shards(gguf::shard::ShardError::Missing { .. }) => "MissingShard",
             Self::WrongArchitecture { .. } => "WrongArchitecture",
             Self::UnsupportedTensorType { .. } => "UnsupportedTensorType",
-            Self::ContextTooLong { .. } => "ContextTooLong",
+            Self::ContextTooLong { .. } | Self::CacheTooLarge { .. } => "ContextTooLong",
             Self::Shards(_)
             | Self::Map { .. }
             | Self::Metadata(_)

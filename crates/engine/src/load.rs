@@ -101,7 +101,7 @@ pub(crate) fn load(options: &Options, progress: &Arc<Progress>) -> Result<Loaded
         threads = info.threads,
         "model mapped"
     );
-    read_ahead(&weights, &info, progress);
+    read_ahead(&weights, &info, progress)?;
     Ok(Loaded {
         model: Arc::new(model),
         tokenizer: Arc::new(tokenizer),
@@ -159,17 +159,76 @@ fn name(given: Option<&str>, first: Option<&Path>) -> String {
         .unwrap_or_default()
 }
 
-/// Brings the files into memory when they fit; else the pages come when a token needs them.
-fn read_ahead(weights: &Weights, info: &Info, progress: &Progress) {
-    let limit = memory::limit();
-    if limit.is_some_and(|limit| info.bytes.saturating_add(info.kv_bytes) > limit) {
+/// Brings the files into memory when they fit beside the cache; else the pages come when a token
+/// needs them.
+fn read_ahead(weights: &Weights, info: &Info, progress: &Progress) -> Result<(), Error> {
+    let limit = memory::limit().unwrap_or(u64::MAX);
+    if fits(info, limit)? {
+        weights.read_ahead(progress);
+    } else {
         tracing::warn!(
             weight_bytes = info.bytes,
             kv_cache_bytes = info.kv_bytes,
             memory_bytes = limit,
             "the model does not fit in memory; weights will be read from disk again and again"
         );
-        return;
     }
-    weights.read_ahead(progress);
+    Ok(())
+}
+
+/// Whether weights and cache fit in `limit` bytes together; weights alone may be larger.
+fn fits(info: &Info, limit: u64) -> Result<bool, Error> {
+    if info.kv_bytes > limit {
+        let (slots, context, needed) = (info.slots, info.context, info.kv_bytes);
+        return Err(Error::CacheTooLarge {
+            slots,
+            context,
+            needed,
+            limit,
+        });
+    }
+    Ok(info.bytes.saturating_add(info.kv_bytes) <= limit)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_may_exceed_memory_but_the_cache_may_not() {
+        let info = Info {
+            bytes: 60,
+            kv_bytes: 40,
+            slots: 4,
+            context: 10,
+            ..Info::default()
+        };
+        assert!(fits(&info, 100).unwrap());
+        assert!(!fits(&info, 99).unwrap());
+        let error = fits(&info, 39).unwrap_err();
+        assert_eq!(error.reason(), "ContextTooLong");
+        assert!(
+            error
+                .to_string()
+                .contains("4 slots of 10 tokens need 40 bytes"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn context_is_the_model_s_or_the_default_or_what_was_asked() {
+        assert_eq!(context(None, 8192).unwrap(), 8192);
+        assert_eq!(context(None, 131_072).unwrap(), Options::DEFAULT_CONTEXT);
+        assert_eq!(context(Some(131_072), 131_072).unwrap(), 131_072);
+        assert!(context(Some(8193), 8192).is_err());
+    }
+
+    #[test]
+    fn a_model_without_a_name_has_its_file_s() {
+        let path = Path::new("/models/Kimi.gguf");
+        assert_eq!(name(Some("Kimi K2"), Some(path)), "Kimi K2");
+        assert_eq!(name(Some(""), Some(path)), "Kimi");
+        assert_eq!(name(None, Some(path)), "Kimi");
+    }
 }
