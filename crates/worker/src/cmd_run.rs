@@ -143,6 +143,12 @@ async fn plan_and_fetch(args: &RunArgs, mut document: Document) -> Result<Ready,
     }
     let bad_spec = |error: planning::PlanError| JobError::permanent("BadSpec", error.to_string());
     let resolved = planning::resolve(&document.spec).map_err(bad_spec)?;
+    // What `kimi plan` refuses from its tables needs no network to be refused here.
+    if let Ok(estimate) = planning::plan(&resolved, None, sizing::plan::DEFAULT_BANDWIDTH_BITS)
+        && estimate.fits == Fits::No
+    {
+        return Err(JobError::transient("DoesNotFit", estimate.reason));
+    }
     let mut source = hub_source(
         args,
         &document,

@@ -8,7 +8,7 @@ mod cmd_fetch;
 mod cmd_inspect;
 mod cmd_inspect_remote;
 mod cmd_perplexity;
-// mod cmd_plan;
+mod cmd_plan;
 mod cmd_run;
 mod cmd_serve;
 mod cmd_split;
@@ -32,7 +32,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    // Plan(cmd_plan::PlanArgs),
+    /// Plan what serving a model takes: disk, RAM, VRAM, time, and whether it fits.
+    Plan(cmd_plan::PlanArgs),
     /// Show what a local GGUF model is made of.
     Inspect(cmd_inspect::InspectArgs),
     /// Inspect a quant on a hub without downloading it.
@@ -56,25 +57,27 @@ impl Command {
     fn log_level(&self) -> &'static str {
         match self {
             Self::Fetch(_) | Self::Serve(_) | Self::Run(_) | Self::Convert(_) => "info",
-
-            Self::Inspect(_) | Self::InspectRemote(_) | Self::Perplexity(_) | Self::Split(_) => {
-                "warn"
-            }
+            Self::Plan(_)
+            | Self::Inspect(_)
+            | Self::InspectRemote(_)
+            | Self::Perplexity(_)
+            | Self::Split(_) => "warn",
         }
     }
 }
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(command.log_level()));
+    // hf-hub calls each failed attempt an error; whoever retries says more about it.
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("{},hf_hub=off", command.log_level())));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
     match command {
-        // Command::Plan(args) => cmd_plan::run(&args),
+        Command::Plan(args) => cmd_plan::run(&args),
         Command::Inspect(args) => finish(cmd_inspect::run(&args)),
         Command::InspectRemote(args) => cmd_inspect_remote::run(&args),
         Command::Fetch(args) => cmd_fetch::run(&args),
