@@ -197,10 +197,9 @@ fn message_value(message: &ChatMessage, tokenizer: &Tokenizer) -> Value {
         tool_calls,
         tool_call_id,
     } = message;
-    let mut fields = vec![
-        ("role", guarded(role)),
-        ("content", content.as_ref().map_or(Value::from(()), guarded)),
-    ];
+    // Text even where there is none: some templates would iterate over anything else.
+    let content = content.as_ref().map_or_else(|| Value::from(""), guarded);
+    let mut fields = vec![("role", guarded(role)), ("content", content)];
     let optional = [
         ("name", name),
         ("reasoning_content", reasoning_content),
