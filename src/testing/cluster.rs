@@ -480,7 +480,7 @@ impl Cluster {
                 last_transition_time: Some(Time(self.now)),
                 ..JobCondition::default()
             }]),
-            completion_time: (word == "Complete").then(|| Time(self.now)),
+            completion_time: (word == "Complete").then_some(Time(self.now)),
             ..JobStatus::default()
         };
         self.jobs.get_mut(job).unwrap().status = Some(status);

@@ -41,25 +41,31 @@ pub enum Error {
 /// Reads the one `KimiModel` of a YAML text, which may hold other objects beside it, and checks every rule that
 /// the schema checks. Unknown fields are errors, as with `kubectl apply --validate=strict`.
 pub fn load(text: &str) -> Result<Document, Error> {
+    let mut documents = load_all(text)?;
+    match (documents.pop(), documents.len()) {
+        (Some(document), 0) => Ok(document),
+        (Some(_), others) => Err(Error::Several(others + 1)),
+        (None, _) => Err(Error::NoKimiModel),
+    }
+}
+
+/// Reads every `KimiModel` of a YAML text, as strictly as [`load`]; other objects are skipped.
+pub fn load_all(text: &str) -> Result<Vec<Document>, Error> {
     if text.len() > MAX_TEXT {
         return Err(Error::TooLarge(text.len()));
     }
-    let mut models = Vec::new();
+    let mut documents = Vec::new();
     for document in serde_yaml::Deserializer::from_str(text) {
         let value = Value::deserialize(document)?;
         let is = |key: &str, wanted: &str| value.get(key).and_then(Value::as_str) == Some(wanted);
         if is("kind", KIND) && is("apiVersion", &format!("{GROUP}/{VERSION}")) {
-            models.push(value);
+            documents.push(read(&value)?);
         }
     }
-    let count = models.len();
-    let (Some(model), 1) = (models.pop(), count) else {
-        return Err(if count == 0 {
-            Error::NoKimiModel
-        } else {
-            Error::Several(count)
-        });
-    };
+    Ok(documents)
+}
+
+fn read(model: &Value) -> Result<Document, Error> {
     let text_of = |key: &str| {
         model
             .pointer(&format!("/metadata/{key}"))
@@ -192,6 +198,8 @@ mod tests {
             load(&format!("{model}---\n{model}")),
             Err(Error::Several(2))
         ));
+        let two = format!("{model}---\nkind: Job\n---\n{model}");
+        assert_eq!(load_all(&two).unwrap().len(), 2);
         assert!(matches!(load("{"), Err(Error::Yaml(_))));
     }
 

@@ -11,7 +11,7 @@ mod quantity;
 mod schema;
 
 pub use check::{Violation, check, check_name};
-pub use document::{Document, Error, load};
+pub use document::{Document, Error, load, load_all};
 pub use fields::{
     AUTO_QUANT, CpuFallback, DEFAULT_PORT, DEFAULT_REVISION, HuggingFace, KimiModelSpec,
     SecretKeyRef, Serving, Source, Storage,
