@@ -1,6 +1,8 @@
 //! What was decided and applied → `.status`. Pure: the previous status gives only transition times and figures whose
 //! objects are gone, and is compared against, so that an unchanged status is not written. No decision reads it.
 
+mod figures;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use sizing::{Facts, Fits};
@@ -10,11 +12,10 @@ use super::apply;
 use super::assess::Assessment;
 use super::build::{Applied, Resources};
 use super::plan::{Decision, Step};
-use super::progress::{Progress, State};
 use super::validate::Execution;
-use crate::crd::{ArtifactStatus, KimiModelStatus, PlanStatus, Timings};
+use crate::crd::{KimiModelStatus, PlanStatus};
 use crate::names;
-use crate::snapshot::{JobPhase, Snapshot, Workload};
+use crate::snapshot::{Snapshot, Workload};
 
 /// The API conventions' limits, which the CRD's schema enforces too.
 const MAX_MESSAGE: usize = 4096;
@@ -84,13 +85,16 @@ pub fn status(inputs: Inputs<'_>) -> KimiModelStatus {
         .zip(words)
         .map(|(kind, word)| condition(kind, word, generation, previous, snapshot.now))
         .collect();
-    let artifact = artifact(inputs);
+    let artifact = figures::artifact(inputs);
     KimiModelStatus {
         observed_generation: Some(generation),
         conditions,
-        progress: Some(cut(&progress_words(inputs), MAX_PROGRESS)),
+        progress: Some(cut(
+            &figures::progress(inputs, artifact.as_ref()),
+            MAX_PROGRESS,
+        )),
         plan: assessment.plan.as_ref().map(PlanStatus::from),
-        timings: timings(inputs, artifact.as_ref()),
+        timings: figures::timings(inputs, artifact.as_ref()),
         artifact,
         active_quant: answering(snapshot),
         target_quant: target_quant(inputs),
@@ -263,7 +267,7 @@ fn serving(snapshot: &Snapshot, decision: &Decision) -> Word {
         Some(quant) => word(
             "True",
             "Serving",
-            &format!("{} ready endpoints of {quant}", endpoints(snapshot)),
+            &format!("{} ready endpoint(s) of {quant}", endpoints(snapshot)),
         ),
         None => word("False", decision.reason.as_str(), &decision.message),
     }
@@ -344,73 +348,6 @@ fn is_verified(snapshot: &Snapshot, artifact: &str, facts: &Facts) -> bool {
         .is_some_and(|claim| claim.verified.as_deref() == Some(wanted.as_str()))
 }
 
-/// The target's artifact; without a target (a refused edit, say) the one that serves.
-fn artifact(inputs: Inputs<'_>) -> Option<ArtifactStatus> {
-    let Inputs {
-        snapshot,
-        assessment,
-        previous,
-        ..
-    } = inputs;
-    let serving = || {
-        let active = snapshot.active()?;
-        let facts = snapshot.claim(&active.artifact)?.facts.as_ref()?;
-        Some((active.artifact.as_str(), facts))
-    };
-    let target = assessment
-        .target
-        .as_ref()
-        .map(|target| (target.artifact.as_str(), &target.facts));
-    let (id, facts) = target.or_else(serving)?;
-    let verified = is_verified(snapshot, id, facts);
-    let bytes = bounded(facts.bytes);
-    let before = previous
-        .and_then(|previous| previous.artifact.as_ref())
-        .filter(|before| before.id == id);
-    let progress = snapshot
-        .fetch_job(id)
-        .and_then(|job| job.progress.as_ref())
-        .filter(|_| !verified);
-    let fetching = progress.filter(|progress| progress.state == State::Downloading);
-    let claim = snapshot.claim(id);
-    // Without a claim nothing is on a volume, whatever was reported before.
-    let counted = |now: Option<i64>, before: Option<i64>| {
-        if claim.is_some() {
-            now.or(before)
-        } else {
-            None
-        }
-    };
-    Some(ArtifactStatus {
-        id: id.to_owned(),
-        repo: facts.repo.clone(),
-        commit: facts.commit.clone(),
-        quant: facts.quant.clone(),
-        shards: i64::from(facts.shards),
-        bytes,
-        downloaded_bytes: counted(
-            if verified {
-                Some(bytes)
-            } else {
-                progress.map(|p| bounded(p.downloaded).min(bytes))
-            },
-            before.and_then(|before| before.downloaded_bytes),
-        ),
-        shards_done: counted(
-            if verified {
-                Some(i64::from(facts.shards))
-            } else {
-                progress.map(|p| i64::from(p.shards_done))
-            },
-            before.and_then(|before| before.shards_done),
-        ),
-        bytes_per_second: fetching.map(|p| bounded(p.bytes_per_second)),
-        eta_seconds: fetching.and_then(|p| p.eta_seconds).map(bounded),
-        claim_name: claim.map(|claim| claim.name.clone()),
-        verified,
-    })
-}
-
 fn target_quant(inputs: Inputs<'_>) -> Option<String> {
     match &inputs.assessment.model {
         Ok(model) => Some(model.source.quant.clone()),
@@ -424,130 +361,6 @@ fn endpoint(inputs: Inputs<'_>) -> String {
         "http://{}.{}.svc:{}/v1",
         meta.name, meta.namespace, inputs.snapshot.spec.serving.port
     )
-}
-
-/// Phase times of the target. Jobs and pods that are gone leave what was noted before, for the same artifact.
-fn timings(inputs: Inputs<'_>, artifact: Option<&ArtifactStatus>) -> Option<Timings> {
-    let Inputs {
-        snapshot,
-        assessment,
-        previous,
-        ..
-    } = inputs;
-    let model = assessment.model.as_ref().ok();
-    let target = assessment.target.as_ref();
-    let same = previous
-        .and_then(|previous| previous.artifact.as_ref())
-        .map(|before| &before.id)
-        == artifact.map(|artifact| &artifact.id);
-    let before = previous
-        .filter(|_| same)
-        .and_then(|previous| previous.timings.clone())
-        .unwrap_or_default();
-    let took = |created: Timestamp, phase: JobPhase| match phase {
-        JobPhase::Succeeded { at } => Some(seconds(created, at)),
-        JobPhase::Active | JobPhase::Failed { .. } => None,
-    };
-    let inspect = model.and_then(|model| snapshot.inspect_job(&model.source.id));
-    let fetch = target.and_then(|target| snapshot.fetch_job(&target.artifact));
-    let pod = target
-        .and_then(|target| snapshot.workload(&target.workload))
-        .and_then(|workload| {
-            workload
-                .pods
-                .iter()
-                .find(|pod| pod.ready && !pod.terminating)
-        });
-    let timings = Timings {
-        inspect_seconds: inspect
-            .and_then(|job| took(job.created, job.phase))
-            .or(before.inspect_seconds),
-        fetch_seconds: fetch
-            .and_then(|job| took(job.created, job.phase))
-            .or(before.fetch_seconds),
-        load_seconds: pod
-            .and_then(|pod| Some(seconds(pod.started?, pod.ready_since?)))
-            .or(before.load_seconds),
-    };
-    (timings != Timings::default()).then_some(timings)
-}
-
-fn seconds(from: Timestamp, to: Timestamp) -> i64 {
-    to.duration_since(from).as_secs().max(0)
-}
-
-fn bounded(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-/// The printer column: the step in a few words, with a share and an ETA while bytes are counted.
-fn progress_words(inputs: Inputs<'_>) -> String {
-    let Inputs {
-        snapshot,
-        assessment,
-        decision,
-        ..
-    } = inputs;
-    let quant = target_quant(inputs).unwrap_or_else(|| AUTO_QUANT.to_owned());
-    let text = match &decision.step {
-        Step::Deleting => "deleting",
-        Step::Refused => "refused",
-        Step::Suspended => "suspended",
-        Step::Inspect | Step::WaitInspect => "inspecting",
-        Step::Fetch | Step::WaitFetch | Step::RetryJob { .. } => {
-            let progress = assessment
-                .target
-                .as_ref()
-                .and_then(|target| snapshot.fetch_job(&target.artifact))
-                .and_then(|job| job.progress.as_ref());
-            return progress.map_or_else(
-                || format!("{quant}: fetch pending"),
-                |p| format!("{quant}: {}", share(p)),
-            );
-        }
-        Step::MarkVerified => "verified",
-        Step::Start | Step::WaitReady => "loading",
-        Step::StopOld => "making room",
-        Step::Flip { .. } | Step::SettleEndpoints => "switching",
-        Step::DrainOld => "draining the old server",
-        Step::Serving => "serving",
-    };
-    format!("{quant}: {text}")
-}
-
-fn share(progress: &Progress) -> String {
-    // Rounded down, so that 100 % means all.
-    let percent = (u128::from(progress.downloaded) * 100)
-        .checked_div(u128::from(progress.bytes))
-        .unwrap_or(0);
-    match progress.state {
-        State::Listing => "listing".to_owned(),
-        State::Downloading => {
-            let eta = progress
-                .eta_seconds
-                .map_or_else(String::new, |eta| format!(", {} left", duration(eta)));
-            let speed = format_bytes(progress.bytes_per_second);
-            format!(
-                "{percent}% of {}, {speed}/s{eta}",
-                format_bytes(progress.bytes)
-            )
-        }
-        State::Verifying => format!(
-            "verifying, {}/{} shards",
-            progress.shards_done, progress.shards
-        ),
-        State::Done => "downloaded".to_owned(),
-        State::Failed => "failed".to_owned(),
-    }
-}
-
-/// `45s`, `12m`, `3h05m`.
-fn duration(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m", seconds.div_ceil(60)),
-        _ => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
-    }
 }
 
 #[cfg(test)]
