@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -247,24 +247,30 @@ impl Telemetry {
         }
     }
 
-    fn scrape(&self) -> Response<Full<Bytes>> {
+    /// The metrics in OpenMetrics text.
+    ///
+    /// # Errors
+    /// Never in practice: writing to a string does not fail.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
         if let Some(bytes) = resident_bytes() {
             self.metrics.resident.set(bytes);
         }
-        let mut body = String::with_capacity(4096);
-        if encode(&mut body, &self.registry).is_err() {
+        let mut text = String::with_capacity(4096);
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+
+    fn scrape(&self) -> Response<Full<Bytes>> {
+        let Ok(body) = self.encode() else {
             return text(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "metrics could not be encoded",
             );
-        }
+        };
         let mut response = Response::new(Full::new(Bytes::from(body)));
-        response.headers_mut().insert(
-            CONTENT_TYPE,
-            hyper::header::HeaderValue::from_static(
-                "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            ),
-        );
+        let kind =
+            HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+        response.headers_mut().insert(CONTENT_TYPE, kind);
         response
     }
 }

@@ -1,0 +1,448 @@
+//! The operator's dealings with a real API server: CRD and CEL, server-side apply that settles, the status subresource,
+//! a taken name, and all of it under the shipped permissions only. It runs where `KIMI_TEST_CLUSTER` is set and
+//! `KUBECONFIG` names a cluster that may be written to; elsewhere it says that it was skipped. Needs no images.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Service, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kimi_operator::controller::{self, Settings};
+use kimi_operator::crd::KimiModel;
+use kimi_operator::telemetry::Telemetry;
+use kimi_operator::{names, rbac};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Client, Config, CustomResourceExt, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use sizing::Facts;
+
+const NAME: &str = "reader";
+const REPO: &str = "lab/Kimi-Tiny-GGUF";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A namespace of our own with the operator running in this process, as the ServiceAccount that the manifests bind.
+struct Scene {
+    client: Client,
+    namespace: String,
+    telemetry: Arc<Telemetry>,
+    operator: tokio::task::JoinHandle<()>,
+}
+
+impl Scene {
+    async fn start(name: &str) -> Option<Self> {
+        if std::env::var_os("KIMI_TEST_CLUSTER").is_none() {
+            eprintln!(
+                "skipped: set KIMI_TEST_CLUSTER=1 and KUBECONFIG to run this against an API server"
+            );
+            return None;
+        }
+        let namespace = format!("kimi-test-{name}-{}", std::process::id());
+        let client = Client::try_default().await.unwrap();
+        let installed = ListParams::default().labels("app.kubernetes.io/name=kimi-operator");
+        let installed = Api::<Deployment>::all(client.clone())
+            .list(&installed)
+            .await
+            .unwrap();
+        if !installed.items.is_empty() {
+            eprintln!(
+                "skipped: an operator is installed on this cluster and would act on the same objects"
+            );
+            return None;
+        }
+        install_crd(&client).await;
+        apply_cluster::<Namespace>(&client, json!({"metadata": {"name": namespace}})).await;
+        let account =
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "operator"}});
+        apply::<ServiceAccount>(&client, &namespace, account).await;
+        let rules = rbac::policy_rules();
+        apply_cluster::<ClusterRole>(
+            &client,
+            json!({"metadata": {"name": namespace}, "rules": rules}),
+        )
+        .await;
+        let binding = json!({
+            "metadata": {"name": namespace},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": namespace},
+            "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": namespace}],
+        });
+        apply_cluster::<ClusterRoleBinding>(&client, binding).await;
+
+        let mut config = Config::infer().await.unwrap();
+        config.auth_info.impersonate = Some(format!("system:serviceaccount:{namespace}:operator"));
+        let operator = Client::try_from(config).unwrap();
+        let settings = Settings {
+            worker_image: "registry.invalid/kimi-worker:none".to_owned(),
+            image_pull_policy: "Never".to_owned(),
+            run_as_user: Some(65532),
+            fs_group: Some(65532),
+        };
+        let telemetry = Arc::new(Telemetry::new());
+        let (watched, shared) = (Some(namespace.clone()), Arc::clone(&telemetry));
+        let operator = tokio::spawn(async move {
+            controller::run(operator, watched, settings, shared)
+                .await
+                .unwrap();
+        });
+        Some(Self {
+            client,
+            namespace,
+            telemetry,
+            operator,
+        })
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    async fn create_model(&self) {
+        apply::<KimiModel>(&self.client, &self.namespace, model(json!({}))).await;
+    }
+
+    /// Waits until `done` holds for the model's status.
+    async fn wait(&self, what: &str, done: impl Fn(&Value) -> bool) -> Value {
+        let start = Instant::now();
+        loop {
+            let model =
+                serde_json::to_value(self.api::<KimiModel>().get(NAME).await.unwrap()).unwrap();
+            if done(&model["status"]) {
+                return model;
+            }
+            assert!(start.elapsed() < PATIENCE, "no {what}: {}", model["status"]);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn end(self) {
+        self.operator.abort();
+        let all = DeleteParams::default();
+        Api::<Namespace>::all(self.client.clone())
+            .delete(&self.namespace, &all)
+            .await
+            .unwrap();
+        Api::<ClusterRoleBinding>::all(self.client.clone())
+            .delete(&self.namespace, &all)
+            .await
+            .unwrap();
+        Api::<ClusterRole>::all(self.client.clone())
+            .delete(&self.namespace, &all)
+            .await
+            .unwrap();
+    }
+}
+
+async fn install_crd(client: &Client) {
+    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let params = PatchParams::apply("kimi-operator-test").force();
+    let crd = KimiModel::crd();
+    crds.patch(&crd.name_any(), &params, &Patch::Apply(&crd))
+        .await
+        .unwrap();
+    let established = kube::runtime::conditions::is_crd_established();
+    let waiting =
+        kube::runtime::wait::await_condition(crds, "kimimodels.kimioperator.dev", established);
+    tokio::time::timeout(PATIENCE, waiting)
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+async fn apply<K>(client: &Client, namespace: &str, object: Value) -> K
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Serialize,
+{
+    let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+    let params = PatchParams::apply("kimi-operator-test").force();
+    Api::<K>::namespaced(client.clone(), namespace)
+        .patch(&name, &params, &Patch::Apply(object))
+        .await
+        .unwrap()
+}
+
+async fn apply_cluster<K>(client: &Client, mut object: Value)
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    object["apiVersion"] = json!(K::api_version(&()));
+    object["kind"] = json!(K::kind(&()));
+    let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+    let params = PatchParams::apply("kimi-operator-test").force();
+    Api::<K>::all(client.clone())
+        .patch(&name, &params, &Patch::Apply(object))
+        .await
+        .unwrap();
+}
+
+fn model(change: Value) -> Value {
+    let mut spec =
+        json!({"quant": "Q4_K_M", "hardware": "CPU", "source": {"huggingFace": {"repo": REPO}}});
+    for (field, value) in change.as_object().unwrap() {
+        spec[field] = value.clone();
+    }
+    json!({"apiVersion": "kimioperator.dev/v1alpha1", "kind": "KimiModel", "metadata": {"name": NAME}, "spec": spec})
+}
+
+fn facts() -> Facts {
+    let facts = json!({
+        "repo": REPO, "commit": "c0ffee00".repeat(5), "path": "Q4_K_M", "quant": "Q4_K_M", "shards": 3,
+        "bytes": 9_000_000, "digest": "ab".repeat(32), "architecture": "deepseek2", "name": "Kimi Tiny",
+        "contextLength": 4096,
+        "hyper": {"layers": 4, "denseLayers": 1, "hidden": 256, "heads": 4, "kvLoraRank": 256, "ropeDim": 32,
+                  "experts": 16, "expertsUsed": 4, "sharedExperts": 1, "vocab": 4096},
+        "classes": [{"class": "Expert", "dtype": "Q4_K", "count": 9, "bytes": 4_800_000}],
+        "expertSizes": [{"bytes": 100_000, "count": 48}]
+    });
+    serde_json::from_value(facts).unwrap()
+}
+
+/// A volume that holds the verified artifact already: the operator then needs no Job.
+fn filled_claim() -> Value {
+    let facts = facts();
+    let artifact = names::artifact_id(&facts);
+    let mut labels = names::component_labels(NAME, names::Component::Fetch);
+    labels.insert(names::LABEL_ARTIFACT.to_owned(), artifact.clone());
+    labels.insert(
+        names::LABEL_SOURCE.to_owned(),
+        names::source_id(None, REPO, "main", None, "Q4_K_M"),
+    );
+    json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {
+            "name": names::claim(NAME, &artifact), "labels": labels,
+            "annotations": {
+                names::ANNOTATION_FACTS: facts.to_json(),
+                names::ANNOTATION_VERIFIED: names::verified_value(&facts),
+            },
+        },
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1024Mi"}}},
+    })
+}
+
+fn word<'a>(status: &'a Value, kind: &str) -> (&'a str, &'a str) {
+    let all = status["conditions"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let found = all.iter().find(|condition| condition["type"] == kind);
+    let field = |name: &str| {
+        found
+            .and_then(|condition| condition[name].as_str())
+            .unwrap_or_default()
+    };
+    (field("status"), field("reason"))
+}
+
+/// Writes that the operator has sent, those that changed nothing too.
+fn writes(scene: &Scene) -> u64 {
+    let metrics = scene.telemetry.encode().unwrap();
+    let counted = metrics
+        .lines()
+        .filter(|line| line.starts_with("kimi_operator_api_writes_total"));
+    counted
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+        .sum()
+}
+
+#[tokio::test]
+async fn apply_settles_and_the_status_comes_back() {
+    let Some(scene) = Scene::start("settle").await else {
+        return;
+    };
+    apply::<PersistentVolumeClaim>(&scene.client, &scene.namespace, filled_claim()).await;
+    scene.create_model().await;
+    // The image cannot be had, which is as far as a model gets without one.
+    let model = scene
+        .wait("blocked server", |status| {
+            word(status, "Stalled").1 == "PodBlocked"
+        })
+        .await;
+    assert_eq!(
+        word(&model["status"], "ArtifactReady"),
+        ("True", "Verified")
+    );
+    assert_eq!(
+        model["status"]["observedGeneration"],
+        model["metadata"]["generation"]
+    );
+    assert!(
+        scene
+            .api::<Job>()
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .items
+            .is_empty(),
+        "a Job was made"
+    );
+    let deployments = scene
+        .api::<Deployment>()
+        .list(&ListParams::default())
+        .await
+        .unwrap();
+    assert_eq!(deployments.items.len(), 1);
+    let service = scene.api::<Service>().get(NAME).await.unwrap();
+    let selector = service.spec.unwrap().selector.unwrap();
+    assert_eq!(
+        selector[names::LABEL_WORKLOAD],
+        names::NO_WORKLOAD,
+        "nothing has passed its self-test"
+    );
+
+    let managers: Vec<String> = deployments.items[0]
+        .managed_fields()
+        .iter()
+        .filter(|entry| entry.subresource.is_none())
+        .filter_map(|entry| entry.manager.clone())
+        .collect();
+    assert!(
+        managers.contains(&names::FIELD_MANAGER.to_owned()),
+        "{managers:?}"
+    );
+
+    let before = writes(&scene);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(before, writes(&scene), "an idle operator writes nothing");
+
+    // Another manager's condition stays and wakes nobody; a deleted status is written again.
+    let condition = json!({"type": "Audited", "status": "True", "reason": "Test", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let foreign = json!({"apiVersion": "kimioperator.dev/v1alpha1", "kind": "KimiModel",
+        "status": {"conditions": [condition]}});
+    let auditor = PatchParams::apply("auditor");
+    scene
+        .api::<KimiModel>()
+        .patch_status(NAME, &auditor, &Patch::Apply(foreign))
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(
+        before,
+        writes(&scene),
+        "a condition of others is not ours to touch"
+    );
+    let model = scene
+        .wait("both", |status| word(status, "Audited").0 == "True")
+        .await;
+    assert_eq!(word(&model["status"], "Stalled").0, "True");
+    let gone = Patch::Merge(json!({"status": null}));
+    scene
+        .api::<KimiModel>()
+        .patch_status(NAME, &PatchParams::default(), &gone)
+        .await
+        .unwrap();
+    scene
+        .wait("status again", |status| {
+            word(status, "Stalled").1 == "PodBlocked"
+        })
+        .await;
+
+    // Deletion is the garbage collector's work.
+    scene
+        .api::<KimiModel>()
+        .delete(NAME, &DeleteParams::default())
+        .await
+        .unwrap();
+    let start = Instant::now();
+    while !scene
+        .api::<Deployment>()
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .items
+        .is_empty()
+    {
+        assert!(
+            start.elapsed() < PATIENCE,
+            "the Deployment outlives its model"
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_is_said_and_heals() {
+    let Some(scene) = Scene::start("taken").await else {
+        return;
+    };
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": NAME},
+        "spec": {"ports": [{"port": 80}]}});
+    apply::<Service>(&scene.client, &scene.namespace, service).await;
+    scene.create_model().await;
+    scene
+        .wait("NameTaken", |status| {
+            word(status, "Stalled").1 == "NameTaken"
+        })
+        .await;
+    let port = |service: &Service| service.spec.as_ref().unwrap().ports.as_ref().unwrap()[0].port;
+    assert_eq!(
+        port(&scene.api::<Service>().get(NAME).await.unwrap()),
+        80,
+        "somebody else's Service was changed"
+    );
+
+    scene
+        .api::<Service>()
+        .delete(NAME, &DeleteParams::default())
+        .await
+        .unwrap();
+    scene
+        .wait("healing", |status| {
+            word(status, "Stalled").1 != "NameTaken" && !status["endpoint"].is_null()
+        })
+        .await;
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn the_schema_fills_in_and_refuses() {
+    let Some(scene) = Scene::start("schema").await else {
+        return;
+    };
+    let models = scene.api::<KimiModel>();
+    let dry_run = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let create = |change: Value| {
+        let object: KimiModel = serde_json::from_value(model(change)).unwrap();
+        let (models, dry_run) = (models.clone(), dry_run.clone());
+        async move { models.create(&dry_run, &object).await }
+    };
+    let made = create(json!({})).await.unwrap();
+    assert_eq!(
+        (made.spec.0.serving.replicas, made.spec.0.serving.port),
+        (1, 8080)
+    );
+    for change in [
+        json!({"quant": "../../etc/passwd"}),
+        json!({"quant": ""}),
+        json!({"quant": "auto"}),
+        json!({"memory": "lots"}),
+        json!({"serving": {"replicas": 2}}),
+        json!({"source": {"huggingFace": {"repo": "no-owner"}}}),
+        json!({"source": null}),
+    ] {
+        let refused = create(change.clone()).await;
+        assert!(
+            matches!(&refused, Err(kube::Error::Api(status)) if status.code == 422),
+            "{change}: {refused:?}"
+        );
+    }
+    scene.end().await;
+}
