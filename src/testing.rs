@@ -3,6 +3,7 @@
 //! the code under test.
 
 pub(crate) mod cluster;
+mod objects;
 
 use std::collections::BTreeMap;
 

@@ -131,10 +131,7 @@ pub fn validate(snapshot: &Snapshot) -> Result<ValidModel, Refusal> {
     } = snapshot;
     spec::check_name(&meta.name)
         .and_then(|()| spec::check(spec))
-        .map_err(|violation| Refusal {
-            reason: Reason::InvalidSpec,
-            message: violation.to_string(),
-        })?;
+        .map_err(|violation| invalid(violation.to_string()))?;
     // No `..`: a new field fails to compile here instead of silently doing nothing.
     let KimiModelSpec {
         model,
@@ -160,52 +157,28 @@ pub fn validate(snapshot: &Snapshot) -> Result<ValidModel, Refusal> {
     } = serving;
 
     let catalogue = model.as_deref().map(find_model).transpose()?;
-    let hardware_row = Hardware::by_name(hardware.as_str()).ok_or_else(|| Refusal {
-        reason: Reason::InvalidSpec,
-        message: format!("spec.hardware: {hardware} has no row in the hardware table"),
-    })?;
-    let execution = match (hardware.is_gpu(), cpu_fallback) {
-        (false, _) => Execution::Cpu,
-        (true, CpuFallback::Allow) => Execution::CpuFallback,
-        (true, CpuFallback::Deny) => Execution::Denied,
-    };
+    let hardware_row = find_hardware(*hardware)?;
+    let execution = execution(*hardware, *cpu_fallback);
     let nodes = select_nodes(hardware_row, execution, nodes);
     let memory = memory.as_deref().and_then(spec::parse_quantity);
     let context = context_length.map(u64::from);
-
-    let mut resolved = resolve_source(
-        source.as_ref().map(|source| &source.hugging_face),
-        catalogue,
-        quant,
-    )?;
-    let choice = if quant == AUTO_QUANT {
+    let given = source.as_ref().map(|source| &source.hugging_face);
+    let mut resolved = resolve_source(given, catalogue, quant)?;
+    let mut choice = None;
+    if quant == AUTO_QUANT {
         let ask = Ask {
             objective: objective_row(*objective),
-            model: catalogue.ok_or_else(|| Refusal {
-                reason: Reason::InvalidSpec,
-                message:
-                    "spec.quant: auto chooses from the catalogue: give model, or name the quant"
-                        .to_owned(),
+            model: catalogue.ok_or_else(|| {
+                invalid("spec.quant: auto chooses from the catalogue: give model".to_owned())
             })?,
             hardware: hardware_row,
             context,
             memory: memory.or_else(|| nodes.matching.first().map(|node| node.memory)),
             cpu_fallback: execution == Execution::CpuFallback,
         };
-        let question = question(&ask, memory, &resolved);
-        let (quant, reason) = answer(&ask, &question, claims)?;
-        resolved.quant = quant;
-        Some(AutoChoice { question, reason })
-    } else {
-        None
-    };
-    resolved.id = names::source_id(
-        resolved.endpoint.as_deref(),
-        &resolved.repo,
-        &resolved.revision,
-        resolved.path.as_deref(),
-        &resolved.quant,
-    );
+        choice = Some(choose(&ask, memory, claims, &mut resolved)?);
+    }
+    resolved.id = source_id(&resolved);
 
     Ok(ValidModel {
         name: meta.name.clone(),
@@ -227,6 +200,55 @@ pub fn validate(snapshot: &Snapshot) -> Result<ValidModel, Refusal> {
         suspend: *suspend,
         nodes,
     })
+}
+
+fn invalid(message: String) -> Refusal {
+    Refusal {
+        reason: Reason::InvalidSpec,
+        message,
+    }
+}
+
+fn find_hardware(name: HardwareName) -> Result<&'static Hardware, Refusal> {
+    Hardware::by_name(name.as_str()).ok_or_else(|| {
+        invalid(format!(
+            "spec.hardware: {name} has no row in the hardware table"
+        ))
+    })
+}
+
+fn execution(hardware: HardwareName, fallback: CpuFallback) -> Execution {
+    match (hardware.is_gpu(), fallback) {
+        (false, _) => Execution::Cpu,
+        (true, CpuFallback::Allow) => Execution::CpuFallback,
+        (true, CpuFallback::Deny) => Execution::Denied,
+    }
+}
+
+fn source_id(source: &Source) -> String {
+    let Source {
+        id: _,
+        endpoint,
+        repo,
+        revision,
+        path,
+        quant,
+        token: _,
+    } = source;
+    names::source_id(endpoint.as_deref(), repo, revision, path.as_deref(), quant)
+}
+
+/// Answers `quant: auto` and puts the answer into the source.
+fn choose(
+    ask: &Ask,
+    memory: Option<u64>,
+    claims: &[Claim],
+    source: &mut Source,
+) -> Result<AutoChoice, Refusal> {
+    let question = question(ask, memory, source);
+    let (quant, reason) = answer(ask, &question, claims)?;
+    source.quant = quant;
+    Ok(AutoChoice { question, reason })
 }
 
 fn find_model(name: &str) -> Result<&'static Model, Refusal> {
@@ -277,12 +299,10 @@ fn resolve_source(
             ..blank(repo, revision)
         }),
         (None, Some(model)) => Ok(blank(model.repo, spec::DEFAULT_REVISION)),
-        (None, None) => Err(Refusal {
-            reason: Reason::InvalidSpec,
-            message:
-                "spec.model: give model (a name from the catalogue) or source.huggingFace.repo"
-                    .to_owned(),
-        }),
+        (None, None) => Err(invalid(
+            "spec.model: give model (a name from the catalogue) or source.huggingFace.repo"
+                .to_owned(),
+        )),
     }
 }
 
@@ -317,10 +337,7 @@ fn answer(ask: &Ask, question: &str, claims: &[Claim]) -> Result<(String, String
     }
     sizing::choose(ask)
         .map(|choice| (choice.quant.name.to_owned(), choice.reason))
-        .map_err(|error| Refusal {
-            reason: Reason::InvalidSpec,
-            message: format!("spec.quant: {error}"),
-        })
+        .map_err(|error| invalid(format!("spec.quant: {error}")))
 }
 
 fn objective_row(objective: spec::Objective) -> Objective {

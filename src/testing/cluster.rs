@@ -8,19 +8,20 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStatus, Node,
-    NodeCondition, NodeSpec, NodeStatus, ObjectReference, PersistentVolumeClaim, Pod, PodCondition,
-    PodSpec, PodStatus, Service,
+    ObjectReference, PersistentVolumeClaim, Pod, PodSpec, PodStatus, Service,
 };
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use serde_json::json;
 use sizing::Facts;
 
+use super::objects::{
+    argument, end, is_ready, keep_identity, label, node, owner, phase, refuse, request, run,
+    set_condition,
+};
 use super::{epoch, settings};
 use crate::controller::assess::assess;
-use crate::controller::build::{DeletedKind, Prepared, Resources, build};
+use crate::controller::build::{DeletedKind, Prepared, Resources, Scale, build};
 use crate::controller::observe::{Live, snapshot};
 use crate::controller::plan::{Decision, Step, plan};
 use crate::crd::KimiModel;
@@ -135,7 +136,8 @@ impl Cluster {
         if self.steps.last() != Some(&step) {
             self.steps.push(step);
         }
-        self.write(resources);
+        // A death shows in what was not written, nowhere else.
+        let _ = self.write(resources);
         decision
     }
 
@@ -196,16 +198,16 @@ impl Cluster {
         format!("{selector:?} {deployments:?} {verified:?} ready={ready}")
     }
 
-    fn may_write(&mut self) -> bool {
+    fn may_write(&mut self) -> Option<()> {
         if self.dies_before.is_some_and(|at| self.writes >= at) {
-            return false;
+            return None;
         }
         self.writes += 1;
-        true
+        Some(())
     }
 
-    /// In the order of apply. Only changes count as writes.
-    fn write(&mut self, resources: Resources<Prepared>) {
+    /// In the order of apply. Only changes count as writes; `None` is the operator's death.
+    fn write(&mut self, resources: Resources<Prepared>) -> Option<()> {
         let Resources {
             claims,
             jobs,
@@ -216,96 +218,21 @@ impl Cluster {
             deletions,
             stage: _,
         } = resources;
-        let now = Time(self.now);
-        for mut claim in claims {
-            let name = claim.metadata.name.clone().unwrap();
-            let live = self.claims.get(&name).cloned();
-            keep_identity(
-                &mut claim.metadata,
-                live.as_ref().map(|live| &live.metadata),
-                &now,
-                &mut self.serial,
-            );
-            claim.status = live.as_ref().and_then(|live| live.status.clone());
-            if let Some(live) = &live {
-                assert_eq!(live.spec, claim.spec, "the spec of a claim is immutable");
-            }
-            if live.as_ref() != Some(&claim) {
-                if !self.may_write() {
-                    return;
-                }
-                self.claims.insert(name, claim);
-            }
-        }
-        for mut job in jobs {
-            let name = job.metadata.name.clone().unwrap();
-            if self.jobs.contains_key(&name) {
-                continue;
-            }
-            if !self.may_write() {
-                return;
-            }
-            keep_identity(&mut job.metadata, None, &now, &mut self.serial);
-            self.jobs.insert(name, job);
-        }
-        for mut deployment in deployments {
-            let name = deployment.metadata.name.clone().unwrap();
-            let live = self.deployments.get(&name).cloned();
-            keep_identity(
-                &mut deployment.metadata,
-                live.as_ref().map(|live| &live.metadata),
-                &now,
-                &mut self.serial,
-            );
-            if let (Some(live), Some(new)) = (
-                live.as_ref().and_then(|live| live.spec.as_ref()),
-                &deployment.spec,
-            ) {
-                assert_eq!(
-                    live.template, new.template,
-                    "a template under one name never changes"
-                );
-            }
-            if live.as_ref() != Some(&deployment) {
-                if !self.may_write() {
-                    return;
-                }
-                self.deployments.insert(name, deployment);
-            }
-        }
-        for scale in scales {
-            if !self.may_write() {
-                return;
-            }
-            let deployment = self.deployments.get_mut(&scale.deployment).unwrap();
-            deployment.spec.as_mut().unwrap().replicas = Some(scale.replicas);
-            let annotations = deployment.metadata.annotations.get_or_insert_default();
-            match scale.stopped_at {
-                Some(at) => {
-                    annotations.insert(names::ANNOTATION_STOPPED_AT.to_owned(), at.to_string())
-                }
-                None => annotations.remove(names::ANNOTATION_STOPPED_AT),
-            };
-        }
-        for mut service in services {
-            let live = self.service.as_ref();
-            keep_identity(
-                &mut service.metadata,
-                live.map(|live| &live.metadata),
-                &now,
-                &mut self.serial,
-            );
-            if self.service.as_ref() != Some(&service) {
-                if !self.may_write() {
-                    return;
-                }
-                self.service = Some(service);
-            }
-        }
+        claims
+            .into_iter()
+            .try_for_each(|claim| self.write_claim(claim))?;
+        jobs.into_iter().try_for_each(|job| self.write_job(job))?;
+        deployments
+            .into_iter()
+            .try_for_each(|deployment| self.write_deployment(deployment))?;
+        scales
+            .into_iter()
+            .try_for_each(|scale| self.write_scale(&scale))?;
+        services
+            .into_iter()
+            .try_for_each(|service| self.write_service(service))?;
         for suspension in suspensions {
-            if !self.may_write() {
-                return;
-            }
+            self.may_write()?;
             self.jobs
                 .get_mut(&suspension.job)
                 .unwrap()
@@ -315,19 +242,88 @@ impl Cluster {
                 .suspend = Some(suspension.suspend);
         }
         for deletion in deletions {
-            if !self.may_write() {
-                return;
-            }
+            self.may_write()?;
             match deletion.kind {
                 DeletedKind::Job => {
                     let job = self.jobs.get_mut(&deletion.name).unwrap();
-                    job.metadata.deletion_timestamp = Some(now.clone());
+                    job.metadata.deletion_timestamp = Some(Time(self.now));
                 }
                 DeletedKind::Deployment => {
                     self.deployments.remove(&deletion.name);
                 }
             }
         }
+        Some(())
+    }
+
+    fn write_claim(&mut self, mut claim: PersistentVolumeClaim) -> Option<()> {
+        let name = claim.metadata.name.clone().unwrap();
+        let live = self.claims.get(&name).cloned();
+        let meta = live.as_ref().map(|live| &live.metadata);
+        keep_identity(&mut claim.metadata, meta, self.now, &mut self.serial);
+        claim.status = live.as_ref().and_then(|live| live.status.clone());
+        if let Some(live) = &live {
+            assert_eq!(live.spec, claim.spec, "the spec of a claim is immutable");
+        }
+        if live.as_ref() != Some(&claim) {
+            self.may_write()?;
+            self.claims.insert(name, claim);
+        }
+        Some(())
+    }
+
+    fn write_job(&mut self, mut job: Job) -> Option<()> {
+        let name = job.metadata.name.clone().unwrap();
+        if self.jobs.contains_key(&name) {
+            return Some(());
+        }
+        self.may_write()?;
+        keep_identity(&mut job.metadata, None, self.now, &mut self.serial);
+        self.jobs.insert(name, job);
+        Some(())
+    }
+
+    fn write_deployment(&mut self, mut deployment: Deployment) -> Option<()> {
+        let name = deployment.metadata.name.clone().unwrap();
+        let live = self.deployments.get(&name).cloned();
+        let meta = live.as_ref().map(|live| &live.metadata);
+        keep_identity(&mut deployment.metadata, meta, self.now, &mut self.serial);
+        if let (Some(live), Some(new)) = (
+            live.as_ref().and_then(|live| live.spec.as_ref()),
+            &deployment.spec,
+        ) {
+            assert_eq!(
+                live.template, new.template,
+                "a template under one name never changes"
+            );
+        }
+        if live.as_ref() != Some(&deployment) {
+            self.may_write()?;
+            self.deployments.insert(name, deployment);
+        }
+        Some(())
+    }
+
+    fn write_scale(&mut self, scale: &Scale) -> Option<()> {
+        self.may_write()?;
+        let deployment = self.deployments.get_mut(&scale.deployment).unwrap();
+        deployment.spec.as_mut().unwrap().replicas = Some(scale.replicas);
+        let annotations = deployment.metadata.annotations.get_or_insert_default();
+        match scale.stopped_at {
+            Some(at) => annotations.insert(names::ANNOTATION_STOPPED_AT.to_owned(), at.to_string()),
+            None => annotations.remove(names::ANNOTATION_STOPPED_AT),
+        };
+        Some(())
+    }
+
+    fn write_service(&mut self, mut service: Service) -> Option<()> {
+        let meta = self.service.as_ref().map(|live| &live.metadata);
+        keep_identity(&mut service.metadata, meta, self.now, &mut self.serial);
+        if self.service.as_ref() != Some(&service) {
+            self.may_write()?;
+            self.service = Some(service);
+        }
+        Some(())
     }
 
     /// Five seconds of everything that is not the operator.
@@ -417,44 +413,13 @@ impl Cluster {
         };
         let container = spec.template.spec.as_ref().unwrap().containers[0].clone();
         let quant = argument(&container.args, "--quant");
-        let (code, message) = if container.name == "inspect" {
-            match self.hub.get(&quant) {
-                Some(facts) => (0, json!({ "facts": facts })),
-                None => {
-                    let has: Vec<&str> = self.hub.keys().map(String::as_str).collect();
-                    let message = format!(
-                        "the repository has no quant '{quant}'; it has {}",
-                        has.join(", ")
-                    );
-                    (
-                        2,
-                        json!({"error": {"reason": "QuantNotFound", "message": message}}),
-                    )
-                }
-            }
+        let outcome = if container.name == "inspect" {
+            Some(self.inspect(&quant))
         } else {
-            let claim = label(&job.metadata, names::LABEL_ARTIFACT).unwrap();
-            let claim = self
-                .claims
-                .get(&names::claim("reader", claim))
-                .expect("a fetch pod needs its claim");
-            let filled = self
-                .filled
-                .entry(claim.metadata.uid.clone().unwrap())
-                .or_default();
-            if self.outages > 0 {
-                self.outages -= 1;
-                (
-                    1,
-                    json!({"error": {"reason": "HubUnreachable", "message": "the hub does not answer"}}),
-                )
-            } else if *filled < FETCH {
-                *filled += 1;
-                self.fetched += 1;
-                return;
-            } else {
-                (0, json!({}))
-            }
+            self.fetch(&job.metadata)
+        };
+        let Some((code, message)) = outcome else {
+            return;
         };
         end(
             self.pods.get_mut(&pod_name).unwrap(),
@@ -470,6 +435,50 @@ impl Cluster {
         if let Some(word) = word {
             self.finish(name, word);
         }
+    }
+
+    /// Exit code and report of an inspect pod.
+    fn inspect(&self, quant: &str) -> (i32, serde_json::Value) {
+        match self.hub.get(quant) {
+            Some(facts) => (0, json!({ "facts": facts })),
+            None => {
+                let has: Vec<&str> = self.hub.keys().map(String::as_str).collect();
+                let message = format!(
+                    "the repository has no quant '{quant}'; it has {}",
+                    has.join(", ")
+                );
+                (
+                    2,
+                    json!({"error": {"reason": "QuantNotFound", "message": message}}),
+                )
+            }
+        }
+    }
+
+    /// One tick of a fetch pod: exit code and report once it ends.
+    fn fetch(&mut self, job: &ObjectMeta) -> Option<(i32, serde_json::Value)> {
+        let artifact = label(job, names::LABEL_ARTIFACT).unwrap();
+        let claim = self
+            .claims
+            .get(&names::claim("reader", artifact))
+            .expect("a fetch pod needs its claim");
+        let filled = self
+            .filled
+            .entry(claim.metadata.uid.clone().unwrap())
+            .or_default();
+        if self.outages > 0 {
+            self.outages -= 1;
+            return Some((
+                1,
+                json!({"error": {"reason": "HubUnreachable", "message": "the hub does not answer"}}),
+            ));
+        }
+        if *filled < FETCH {
+            *filled += 1;
+            self.fetched += 1;
+            return None;
+        }
+        Some((0, json!({})))
     }
 
     fn finish(&mut self, job: &str, word: &str) {
@@ -606,158 +615,4 @@ impl Cluster {
             ..EndpointSlice::default()
         })
     }
-}
-
-fn keep_identity(new: &mut ObjectMeta, live: Option<&ObjectMeta>, now: &Time, serial: &mut u32) {
-    *serial += u32::from(live.is_none());
-    new.uid = live.map_or_else(|| Some(format!("uid-{serial}")), |live| live.uid.clone());
-    new.creation_timestamp =
-        live.map_or_else(|| Some(now.clone()), |live| live.creation_timestamp.clone());
-}
-
-fn node(name: &str, memory: u64) -> Node {
-    Node {
-        metadata: ObjectMeta {
-            name: Some(name.to_owned()),
-            ..ObjectMeta::default()
-        },
-        spec: Some(NodeSpec::default()),
-        status: Some(NodeStatus {
-            allocatable: Some([("memory".to_owned(), Quantity(memory.to_string()))].into()),
-            conditions: Some(vec![NodeCondition {
-                type_: "Ready".to_owned(),
-                status: "True".to_owned(),
-                ..NodeCondition::default()
-            }]),
-            ..NodeStatus::default()
-        }),
-    }
-}
-
-fn label<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
-    meta.labels.as_ref()?.get(key).map(String::as_str)
-}
-
-fn owner(pod: &Pod) -> Option<&str> {
-    pod.metadata
-        .owner_references
-        .as_ref()?
-        .first()
-        .map(|owner| owner.uid.as_str())
-}
-
-fn phase(pod: &Pod) -> &str {
-    pod.status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref())
-        .unwrap_or_default()
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_deref())
-        .unwrap_or_default();
-    let ready = conditions
-        .iter()
-        .any(|c| c.type_ == "Ready" && c.status == "True");
-    ready && pod.metadata.deletion_timestamp.is_none()
-}
-
-/// Memory requested, bytes; only servers count.
-fn request(pod: &Pod) -> u64 {
-    let server = label(&pod.metadata, names::LABEL_COMPONENT) == Some("server");
-    let requests = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.containers[0].resources.as_ref()?.requests.as_ref());
-    let memory = requests.and_then(|requests| spec::parse_quantity(&requests.get("memory")?.0));
-    memory.filter(|_| server).unwrap_or(0)
-}
-
-fn argument(args: &Option<Vec<String>>, flag: &str) -> String {
-    let args = args.as_deref().unwrap_or_default();
-    args.iter()
-        .skip_while(|arg| *arg != flag)
-        .nth(1)
-        .cloned()
-        .unwrap_or_default()
-}
-
-fn run(pod: &mut Pod, node: &str, now: Timestamp) {
-    pod.spec.as_mut().unwrap().node_name = Some(node.to_owned());
-    pod.status.as_mut().unwrap().phase = Some("Running".to_owned());
-    set_condition(pod, "PodScheduled", "True", None, now);
-    set_state(
-        pod,
-        ContainerState {
-            running: Some(ContainerStateRunning {
-                started_at: Some(Time(now)),
-            }),
-            ..ContainerState::default()
-        },
-    );
-}
-
-fn refuse(pod: &mut Pod, now: Timestamp) {
-    let known = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_ref())
-        .is_some();
-    if !known {
-        set_condition(pod, "PodScheduled", "False", Some("Unschedulable"), now);
-    }
-}
-
-fn end(pod: &mut Pod, code: i32, message: String, now: Timestamp) {
-    let server = label(&pod.metadata, names::LABEL_COMPONENT) == Some("server");
-    if !server {
-        pod.status.as_mut().unwrap().phase =
-            Some(if code == 0 { "Succeeded" } else { "Failed" }.to_owned());
-    }
-    set_state(
-        pod,
-        ContainerState {
-            terminated: Some(ContainerStateTerminated {
-                exit_code: code,
-                message: Some(message),
-                finished_at: Some(Time(now)),
-                ..ContainerStateTerminated::default()
-            }),
-            ..ContainerState::default()
-        },
-    );
-}
-
-fn set_state(pod: &mut Pod, state: ContainerState) {
-    pod.status.as_mut().unwrap().container_statuses = Some(vec![ContainerStatus {
-        state: Some(state),
-        ..ContainerStatus::default()
-    }]);
-}
-
-fn set_condition(pod: &mut Pod, kind: &str, status: &str, reason: Option<&str>, now: Timestamp) {
-    let conditions = pod
-        .status
-        .as_mut()
-        .unwrap()
-        .conditions
-        .get_or_insert_default();
-    let same = conditions
-        .iter()
-        .any(|c| c.type_ == kind && c.status == status);
-    if same {
-        return;
-    }
-    conditions.retain(|condition| condition.type_ != kind);
-    conditions.push(PodCondition {
-        type_: kind.to_owned(),
-        status: status.to_owned(),
-        reason: reason.map(str::to_owned),
-        message: reason.map(|_| "0/1 nodes are available: 1 Insufficient memory.".to_owned()),
-        last_transition_time: Some(Time(now)),
-        ..PodCondition::default()
-    });
 }
