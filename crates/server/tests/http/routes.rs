@@ -171,9 +171,7 @@ fn parsed(events: &[&str]) -> Vec<Value> {
 #[tokio::test]
 async fn chat_streams_as_openai_does() {
     let (_app, router) = fake::talkative(&["In the ", "beginning"]);
-    let body = HELLO
-        .replace('}', "}")
-        .replacen('{', r#"{"stream":true,"#, 1);
+    let body = HELLO.replacen('{', r#"{"stream":true,"#, 1);
     let answer = send(&router, post("/v1/chat/completions", &*body)).await;
     assert_eq!(answer.header("content-type"), "text/event-stream");
     assert_eq!(answer.header("cache-control"), "no-cache");

@@ -1,0 +1,460 @@
+//! Drives the `kimi` binary with the committed model: serving, draining, every way a load can fail,
+//! and a KimiModel run against the hub stand-in. Knows the command line and HTTP only.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use sizing::InspectReport;
+
+fn testdata() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata")
+}
+
+fn model(quant: &str) -> PathBuf {
+    let dir = testdata()
+        .join("hub/kimi-operator/Kimi-Tiny-GGUF")
+        .join(quant);
+    dir.join(format!("Kimi-Tiny-{quant}-00001-of-00003.gguf"))
+}
+
+fn kimi() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kimi"));
+    for variable in [
+        "HF_ENDPOINT",
+        "HF_TOKEN",
+        "QUANT_TYPE",
+        "KIMI_ARTIFACT",
+        "RUST_LOG",
+    ] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// A port nobody listens on; another process could take it meanwhile, but the range is wide.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+/// A serving process, ended with the test.
+struct Server {
+    child: Child,
+    port: u16,
+}
+
+impl Server {
+    fn start(command: &mut Command, port: u16) -> Self {
+        let child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut server = Self { child, port };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !server
+            .ask("GET", "/health", "")
+            .is_some_and(|answer| answer.contains("200 OK"))
+        {
+            assert_eq!(
+                server.child.try_wait().unwrap(),
+                None,
+                "ended before it was ready"
+            );
+            assert!(Instant::now() < deadline, "not ready in time");
+            thread::sleep(Duration::from_millis(50));
+        }
+        server
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> Option<String> {
+        ask(self.port, method, path, body)
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([&format!("-{name}"), &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    fn code(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Most tests have ended it already.
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}
+
+fn ask(port: u16, method: &str, path: &str, body: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+    );
+    stream.write_all((head + body).as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+fn question(text: &str) -> String {
+    format!(r#"{{"temperature":0,"messages":[{{"role":"user","content":"{text}"}}]}}"#)
+}
+
+#[test]
+fn serves_then_drains() {
+    let (port, health) = (free_port(), free_port());
+    let mut command = kimi();
+    command.args([
+        "serve",
+        "--host",
+        "127.0.0.1",
+        "--alias",
+        "kimi-tiny",
+        "--ctx-size",
+        "1024",
+    ]);
+    command.args([
+        "--port",
+        &port.to_string(),
+        "--health-port",
+        &health.to_string(),
+    ]);
+    command.arg("--model").arg(model("Q8_0"));
+    command
+        .env("QUANT_TYPE", "Q8_0")
+        .env("KIMI_ARTIFACT", "0123456789");
+    let mut server = Server::start(&mut command, port);
+    assert!(
+        ask(health, "GET", "/readyz", "")
+            .unwrap()
+            .contains("200 OK")
+    );
+    assert!(ask(health, "GET", "/livez", "").unwrap().contains("200 OK"));
+    let body = question("Who created the heaven and the earth?");
+    let answer = server.ask("POST", "/v1/chat/completions", &body).unwrap();
+    assert!(
+        answer.contains("God created the heaven and the earth."),
+        "{answer}"
+    );
+    assert!(
+        answer.contains(r#""system_fingerprint":"Q8_0-0123456789""#),
+        "{answer}"
+    );
+
+    // A stream under way goes on to its end after SIGTERM.
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let body = r#"{"prompt":"In the beginning","max_tokens":600,"temperature":0,"stream":true}"#;
+    let head = format!(
+        "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all((head + body).as_bytes()).unwrap();
+    let mut first = [0; 512];
+    let n = stream.read(&mut first).unwrap();
+    assert!(n > 0);
+    server.signal("TERM");
+    let mut rest = String::from_utf8_lossy(&first[..n]).into_owned();
+    let mut chunk = [0; 4096];
+    while !rest.ends_with("data: [DONE]\n\n\r\n0\r\n\r\n") {
+        let n = stream.read(&mut chunk).unwrap();
+        assert!(n > 0, "the stream was cut: {rest}");
+        rest.push_str(&String::from_utf8_lossy(&chunk[..n]));
+    }
+    drop(stream);
+    assert_eq!(server.code(), Some(0));
+}
+
+#[test]
+fn a_signal_while_nothing_is_open_ends_it_at_once() {
+    let port = free_port();
+    let mut command = kimi();
+    command.args([
+        "serve",
+        "--host",
+        "127.0.0.1",
+        "--ctx-size",
+        "256",
+        "--health-port",
+        "0",
+    ]);
+    command
+        .args(["--port", &port.to_string()])
+        .arg("--model")
+        .arg(model("Q4_K_M"));
+    let mut server = Server::start(&mut command, port);
+    let models = server.ask("GET", "/v1/models", "").unwrap();
+    assert!(
+        models.contains(r#""id":"Kimi-Tiny""#) && models.contains("Q4_K_M"),
+        "{models}"
+    );
+    let started = Instant::now();
+    server.signal("INT");
+    assert_eq!(server.code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(3));
+}
+
+#[test]
+fn each_failure_has_a_reason_and_a_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    };
+    let whole = fs::read(model("Q4_K_M")).unwrap();
+    let first = model("Q4_K_M").display().to_string();
+    let text = file(
+        "text.gguf",
+        b"this is no model, just some text that is long enough",
+    );
+    let header_only = file("cut.gguf", &whole[..2000]);
+    let lonely = file("Kimi-Tiny-Q4_K_M-00001-of-00003.gguf", &whole);
+    let empty_keys = file("keys", b"\n");
+    let cases: [(&[&str], i32, &str, &str); 9] = [
+        (
+            &["--model", "/nowhere/x.gguf"],
+            1,
+            "ModelNotFound",
+            "/nowhere/x.gguf",
+        ),
+        (&["--model", &text], 2, "NotGguf", "text.gguf"),
+        (&["--model", &header_only], 1, "LoadFailed", "cut.gguf"),
+        (&["--model", &lonely], 2, "MissingShard", "00002-of-00003"),
+        (
+            &["--model", &first, "--ctx-size", "2000000"],
+            2,
+            "ContextTooLong",
+            "131072",
+        ),
+        (
+            &["--model", &first, "--parallel", "0"],
+            1,
+            "LoadFailed",
+            "slots",
+        ),
+        (
+            &["--model", &first, "--api-key-file", "/nowhere/key"],
+            1,
+            "SecretMissing",
+            "create the Secret",
+        ),
+        (
+            &["--model", &first, "--api-key-file", &empty_keys],
+            1,
+            "SecretMissing",
+            "holds no key",
+        ),
+        (
+            &["--manifest", "/nowhere/kimi-manifest.json"],
+            1,
+            "ModelNotFound",
+            "not fetched yet",
+        ),
+    ];
+    for (args, code, reason, says) in cases {
+        let output = dir.path().join("termination-log");
+        _ = fs::remove_file(&output);
+        let mut command = kimi();
+        command.args([
+            "serve",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--health-port",
+            "0",
+        ]);
+        let ended = command
+            .args(args)
+            .arg("--output")
+            .arg(&output)
+            .output()
+            .unwrap();
+        let report = InspectReport::parse(&fs::read_to_string(&output).unwrap()).unwrap();
+        let InspectReport::Error(failure) = report else {
+            panic!("{args:?} reported facts")
+        };
+        assert_eq!(
+            (failure.reason.as_str(), ended.status.code()),
+            (reason, Some(code)),
+            "{args:?}"
+        );
+        assert!(
+            failure.message.contains(says),
+            "{args:?}: {}",
+            failure.message
+        );
+        let stderr = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(stderr.contains(&format!("error: {reason}: ")), "{stderr}");
+    }
+}
+
+#[test]
+fn a_taken_port_is_reported_before_the_model_is_read() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let mut command = kimi();
+    command.args([
+        "serve",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        &port,
+        "--health-port",
+        "0",
+    ]);
+    let ended = command
+        .arg("--model")
+        .arg(model("Q4_K_M"))
+        .output()
+        .unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("another server running?"));
+}
+
+fn succeeded(output: &Output) -> String {
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn inspect_tells_what_a_model_is_made_of() {
+    let json = kimi()
+        .args(["inspect", "-o", "json"])
+        .arg(model("Q4_K_M"))
+        .output()
+        .unwrap();
+    let summary: Value = serde_json::from_str(&succeeded(&json)).unwrap();
+    assert_eq!(summary["architecture"], "deepseek2");
+    assert_eq!(summary["fileType"], "Q4_K_M");
+    assert_eq!(summary["parameters"], 14_270_768);
+    assert_eq!(summary["shards"].as_array().unwrap().len(), 3);
+    let sum: u64 = summary["classes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["parameters"].as_u64().unwrap())
+        .sum();
+    assert_eq!(sum, 14_270_768);
+    let table = kimi().arg("inspect").arg(model("Q8_0")).output().unwrap();
+    let table = succeeded(&table);
+    assert!(
+        table.contains("bits per weight  8.5") && table.contains("00003-of-00003"),
+        "{table}"
+    );
+    let missing = kimi().args(["inspect", "/nowhere"]).output().unwrap();
+    assert_eq!(missing.status.code(), Some(1));
+}
+
+#[test]
+fn perplexity_is_one_line() {
+    let mut command = kimi();
+    command
+        .args(["perplexity", "-c", "192", "--chunks", "2", "-m"])
+        .arg(model("Q8_0"));
+    let output = command
+        .arg("-f")
+        .arg(testdata().join("heldout.txt"))
+        .output()
+        .unwrap();
+    let line = succeeded(&output);
+    let (value, error) = line
+        .trim_end()
+        .strip_prefix("perplexity: ")
+        .unwrap()
+        .split_once(" +/- ")
+        .unwrap();
+    assert!(
+        (20.0..60.0).contains(&value.parse::<f64>().unwrap()),
+        "{line}"
+    );
+    assert!(error.parse::<f64>().unwrap() > 0.0);
+    assert_eq!(line.lines().count(), 1);
+}
+
+#[test]
+fn run_plans_fetches_and_serves() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let hub = runtime
+        .block_on(testhub::Hub::start(testhub::Config::local(
+            testdata().join("hub"),
+        )))
+        .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let mut command = kimi();
+    command
+        .arg("run")
+        .arg("-f")
+        .arg(testdata().join("../examples/kimi-tiny.yaml"));
+    command
+        .args([
+            "--endpoint",
+            &hub.url(),
+            "--port",
+            &port.to_string(),
+            "--dir",
+        ])
+        .arg(dir.path());
+    for _ in 0..2 {
+        let mut server = Server::start(&mut command, port);
+        let answer = server
+            .ask(
+                "POST",
+                "/v1/chat/completions",
+                &question("Who built the ark?"),
+            )
+            .unwrap();
+        assert!(answer.contains("Noah built the ark."), "{answer}");
+        server.signal("INT");
+        assert_eq!(server.code(), Some(0));
+    }
+    assert_eq!(
+        fs::read_dir(dir.path()).unwrap().count(),
+        1,
+        "one artifact, fetched once"
+    );
+
+    // What does not fit is refused with numbers.
+    let spec = dir.path().join("large.yaml");
+    let text = fs::read_to_string(testdata().join("../examples/kimi-tiny.yaml")).unwrap();
+    fs::write(&spec, text + "  memory: 100Mi\n").unwrap();
+    let mut command = kimi();
+    command
+        .arg("run")
+        .arg("-f")
+        .arg(&spec)
+        .args(["--endpoint", &hub.url(), "--dir"])
+        .arg(dir.path());
+    let refused = command.output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(stderr.contains("DoesNotFit"), "{stderr}");
+}
