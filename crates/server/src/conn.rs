@@ -121,12 +121,13 @@ pub async fn serve(
     let drained = drained(&app, &connections, drain_timeout);
     tokio::pin!(drained);
     let outcome = loop {
+        // The backlog comes first, so that nothing in it is lost when the drain is over.
         let place = tokio::select! {
-            outcome = &mut drained => break outcome,
+            biased;
             place = Arc::clone(&places).acquire_owned() => place,
+            outcome = &mut drained => break outcome,
         };
         let accepted = tokio::select! {
-            // The backlog comes first, so that nothing in it is lost when the drain is over.
             biased;
             accepted = listener.accept() => accepted,
             outcome = &mut drained => break outcome,

@@ -16,7 +16,7 @@ use engine::{Timings, Usage};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-    registry::Registry,
+    registry::{Metric, Registry},
 };
 
 use crate::{
@@ -61,138 +61,45 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
-        let buckets = || [0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0];
-        let mut all = Self {
-            registry: Registry::with_prefix("kimi"),
-            prompt_tokens: Counter::default(),
-            prompt_seconds: Seconds::default(),
-            prompt_rate: Rate::default(),
-            cached_tokens: Counter::default(),
-            predicted_tokens: Counter::default(),
-            predicted_seconds: Seconds::default(),
-            predicted_rate: Rate::default(),
-            tokens_max: Gauge::default(),
-            processing: Gauge::default(),
-            deferred: Gauge::default(),
-            completed: Counter::default(),
-            refused: Counter::default(),
-            cancelled: Counter::default(),
-            queued_seconds: Histogram::new(buckets()),
-            load_bytes: Gauge::default(),
-            load_total: Gauge::default(),
-            phase: Gauge::default(),
-            uptime: Gauge::default(),
-            http_requests: Family::default(),
-            http_seconds: Histogram::new(buckets()),
-        };
-        all.register();
-        all
-    }
-
     /// Counters get their `_total` from the encoder.
-    fn register(&mut self) {
-        let r = &mut self.registry;
-        r.register(
-            "prompt_tokens",
-            "Prompt tokens evaluated",
-            self.prompt_tokens.clone(),
-        );
-        r.register(
-            "prompt_seconds",
-            "Time spent evaluating prompts",
-            self.prompt_seconds.clone(),
-        );
-        r.register(
-            "prompt_tokens_seconds",
-            "Prompt tokens per second, on average",
-            self.prompt_rate.clone(),
-        );
-        r.register(
-            "prompt_cached_tokens",
-            "Prompt tokens taken from the KV cache",
-            self.cached_tokens.clone(),
-        );
-        r.register(
-            "tokens_predicted",
-            "Tokens generated",
-            self.predicted_tokens.clone(),
-        );
-        r.register(
-            "tokens_predicted_seconds",
-            "Time spent generating",
-            self.predicted_seconds.clone(),
-        );
-        r.register(
-            "predicted_tokens_seconds",
-            "Tokens generated per second, on average",
-            self.predicted_rate.clone(),
-        );
-        r.register(
-            "n_tokens_max",
-            "Most tokens one request has had, prompt and answer",
-            self.tokens_max.clone(),
-        );
-        r.register(
-            "requests_processing",
-            "Requests in slots",
-            self.processing.clone(),
-        );
-        r.register(
-            "requests_deferred",
-            "Requests waiting for a slot",
-            self.deferred.clone(),
-        );
-        r.register(
-            "requests_completed",
-            "Requests answered in full",
-            self.completed.clone(),
-        );
-        r.register(
-            "requests_refused",
-            "Requests refused because the queue was full",
-            self.refused.clone(),
-        );
-        r.register(
-            "requests_cancelled",
-            "Requests whose client left before the end",
-            self.cancelled.clone(),
-        );
-        r.register(
-            "request_queued_seconds",
-            "Wait for a slot",
-            self.queued_seconds.clone(),
-        );
-        r.register(
-            "load_bytes",
-            "Bytes of weights read",
-            self.load_bytes.clone(),
-        );
-        r.register(
-            "load_bytes_expected",
-            "Bytes of weights in all",
-            self.load_total.clone(),
-        );
-        r.register(
-            "phase",
-            "0 loading, 1 ready, 2 draining",
-            self.phase.clone(),
-        );
-        r.register(
-            "uptime_seconds",
-            "Time since the process started to load",
-            self.uptime.clone(),
-        );
-        r.register(
-            "http_requests",
-            "Responses by route and status",
-            self.http_requests.clone(),
-        );
-        r.register(
-            "http_request_seconds",
-            "Time to the response's headers",
-            self.http_seconds.clone(),
-        );
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("kimi");
+        let r = &mut registry;
+        Self {
+            prompt_tokens: metric(r, "prompt_tokens", "Prompt tokens evaluated"),
+            prompt_seconds: metric(r, "prompt_seconds", "Time spent evaluating prompts"),
+            prompt_rate: metric(r, "prompt_tokens_seconds", "Mean prompt tokens per second"),
+            cached_tokens: metric(r, "prompt_cached_tokens", "Prompt tokens from the KV cache"),
+            predicted_tokens: metric(r, "tokens_predicted", "Tokens generated"),
+            predicted_seconds: metric(r, "tokens_predicted_seconds", "Time spent generating"),
+            predicted_rate: metric(r, "predicted_tokens_seconds", "Mean tokens per second"),
+            tokens_max: metric(
+                r,
+                "n_tokens_max",
+                "Most tokens of a request, prompt and answer",
+            ),
+            processing: metric(r, "requests_processing", "Requests in slots"),
+            deferred: metric(r, "requests_deferred", "Requests waiting for a slot"),
+            completed: metric(r, "requests_completed", "Requests answered in full"),
+            refused: metric(
+                r,
+                "requests_refused",
+                "Requests refused as the queue was full",
+            ),
+            cancelled: metric(r, "requests_cancelled", "Requests whose client left early"),
+            queued_seconds: histogram(r, "request_queued_seconds", "Wait for a slot"),
+            load_bytes: metric(r, "load_bytes", "Bytes of weights read"),
+            load_total: metric(r, "load_bytes_expected", "Bytes of weights in all"),
+            phase: metric(r, "phase", "0 loading, 1 ready, 2 draining"),
+            uptime: metric(
+                r,
+                "uptime_seconds",
+                "Time since the process started to load",
+            ),
+            http_requests: metric(r, "http_requests", "Responses by route and status"),
+            http_seconds: histogram(r, "http_request_seconds", "Time to the response's headers"),
+            registry,
+        }
     }
 
     pub(crate) fn finished(&self, usage: &Usage, timings: &Timings) {
@@ -256,6 +163,20 @@ impl Metrics {
     }
 }
 
+/// A new metric that the registry knows.
+fn metric<M: Metric + Default + Clone>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+fn histogram(registry: &mut Registry, name: &str, help: &str) -> Histogram {
+    let buckets = [0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0];
+    let histogram = Histogram::new(buckets);
+    registry.register(name, help, histogram.clone());
+    histogram
+}
+
 fn average(tokens: &Counter, seconds: &Seconds) -> f64 {
     let seconds = seconds.get();
     if seconds > 0.0 {
@@ -286,6 +207,12 @@ pub(crate) async fn observe(State(app): State<Arc<App>>, request: Request, next:
         .to_owned();
     let response = next.run(request).await;
     let code = response.status().as_u16();
+    tracing::debug!(
+        route,
+        code,
+        seconds = started.elapsed().as_secs_f64(),
+        "answered"
+    );
     app.metrics
         .http_requests
         .get_or_create(&RouteLabels { route, code })
