@@ -40,13 +40,13 @@ pub async fn read<T, E: From<Error>>(
             .min(shard.size)
             .min(MAX_BYTES);
         let start = bytes.len() as u64;
-        let more = persist(hub.patience(), || async {
+        let more = persist(hub.patience, || async {
             // The address is asked for again with each read: reads are few, and it never expires in between.
             let address = hub
                 .address(&artifact.repo, &artifact.commit, &listed)
                 .await?;
             let opened = open_range(
-                hub.content_client(),
+                &hub.content,
                 &address,
                 (start, end, shard.size),
                 &shard.path,

@@ -10,14 +10,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use hf_hub::{HFClient, HFError};
-use reqwest::header::{HeaderMap, LINK, LOCATION};
+use reqwest::header::{HeaderMap, LINK};
 use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
 use url::Url;
 
 use crate::backoff::{Trouble, persist};
 use crate::error::Error;
-use crate::http::{self, Address, Refusal};
+use crate::http::{self, Refusal};
+use crate::names::{check_revision, is_hex, is_safe_path, split_repo};
 
 /// Where models are when nobody says otherwise.
 pub const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
@@ -25,13 +26,10 @@ pub const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 const MAX_FILES: usize = 100_000;
 const MAX_PAGES: usize = 1_000;
 const MAX_PAGE_BYTES: usize = 16 << 20;
-const MAX_PATH: usize = 1_024;
-/// Redirects within the hub before a file's address.
-const MAX_HOPS: usize = 5;
 
 /// A hub access token. It has no way to be printed.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Token(String);
+pub struct Token(pub(crate) String);
 
 impl Token {
     /// A token as typed or read, without surrounding white space; `None` when nothing is left.
@@ -72,15 +70,15 @@ pub struct Listed {
 /// A client for one hub.
 #[derive(Debug, Clone)]
 pub struct Hub {
-    endpoint: Url,
+    pub(crate) endpoint: Url,
     /// `endpoint` as text without a trailing slash.
     base: String,
-    token: Option<Token>,
+    pub(crate) token: Option<Token>,
     metadata: HFClient,
     client: reqwest::Client,
-    content: reqwest::Client,
+    pub(crate) content: reqwest::Client,
     /// How long metadata requests are repeated.
-    patience: Duration,
+    pub(crate) patience: Duration,
 }
 
 #[derive(Debug, Deserialize)]
@@ -121,9 +119,9 @@ impl Hub {
         let mut builder = HFClient::builder().endpoint(&base).client(client.clone());
         // Repeating is done here, where the hub's own wait is known.
         builder = builder.retry_max_attempts(0).cache_enabled(false);
-        if let Some(token) = &token {
-            builder = builder.token(&token.0);
-        }
+        // Given none, the crate would look for one in HF_TOKEN and the home directory and send it to any endpoint; a
+        // token that cannot be a header keeps it from looking and is not sent.
+        builder = builder.token(token.as_ref().map_or("\n", |token| &token.0));
         let no_client = |error: HFError| Error::HubUnreachable {
             url: base.clone(),
             detail: error.to_string(),
@@ -144,14 +142,6 @@ impl Hub {
     #[must_use]
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
-    }
-
-    pub(crate) fn patience(&self) -> Duration {
-        self.patience
-    }
-
-    pub(crate) fn content_client(&self) -> &reqwest::Client {
-        &self.content
     }
 
     /// The full commit id of `revision`.
@@ -293,59 +283,8 @@ impl Hub {
         Ok((entries, next))
     }
 
-    /// Where the bytes of `file` are now: one HEAD, redirects within the hub followed, the one that leaves it not.
-    /// What the answer says of commit, size and checksum must agree with the listing.
-    pub(crate) async fn address(
-        &self,
-        repo: &str,
-        commit: &str,
-        file: &Listed,
-    ) -> Result<Address, Error> {
-        persist(self.patience, || self.address_once(repo, commit, file)).await
-    }
-
-    async fn address_once(
-        &self,
-        repo: &str,
-        commit: &str,
-        file: &Listed,
-    ) -> Result<Address, Trouble> {
-        let mut url = self.url(&[], repo, &["resolve", commit], &file.path);
-        for _ in 0..MAX_HOPS {
-            let response = self.send(&self.content, Method::HEAD, &url).await?;
-            let status = response.status();
-            if !status.is_success() && !status.is_redirection() {
-                return Err(self.refusal(response, repo, commit, Some(&file.path)).await);
-            }
-            check_headers(repo, commit, file, response.headers())?;
-            let location = response
-                .headers()
-                .get(LOCATION)
-                .and_then(|value| value.to_str().ok());
-            match location.filter(|_| status.is_redirection()) {
-                None => break,
-                Some(location) => {
-                    url = url
-                        .join(location)
-                        .map_err(|_| bad_answer(&file.path, "an unusable Location"))?;
-                }
-            }
-            if !http::same_origin(&url, &self.endpoint) {
-                return Ok(Address { url, token: None });
-            }
-        }
-        let token = self
-            .token
-            .as_ref()
-            .filter(|_| http::same_origin(&url, &self.endpoint));
-        Ok(Address {
-            url,
-            token: token.map(|token| token.0.clone()),
-        })
-    }
-
     /// Sends a request for metadata; the token goes along only to the hub's own origin.
-    async fn send(
+    pub(crate) async fn send(
         &self,
         client: &reqwest::Client,
         method: Method,
@@ -371,7 +310,7 @@ impl Hub {
         }
     }
 
-    async fn refusal(
+    pub(crate) async fn refusal(
         &self,
         mut response: Response,
         repo: &str,
@@ -406,7 +345,7 @@ impl Hub {
     }
 
     /// `{endpoint}/before.../{repo}/after.../{path}`, every segment escaped.
-    fn url(&self, before: &[&str], repo: &str, after: &[&str], path: &str) -> Url {
+    pub(crate) fn url(&self, before: &[&str], repo: &str, after: &[&str], path: &str) -> Url {
         let mut url = self.endpoint.clone();
         // Only URLs without a host have no segments, and those were refused in `new`.
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -423,57 +362,6 @@ impl Hub {
     }
 }
 
-fn bad_answer(what: &str, detail: impl Into<String>) -> Error {
-    Error::BadAnswer {
-        what: what.to_owned(),
-        detail: detail.into(),
-    }
-}
-
-fn check_headers(
-    repo: &str,
-    commit: &str,
-    file: &Listed,
-    headers: &HeaderMap,
-) -> Result<(), Trouble> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    if let Some(found) = text("x-repo-commit")
-        && is_hex(commit, 40)
-        && found != commit
-    {
-        let (expected, found) = (commit.to_owned(), format!("commit {found}"));
-        return Err(Error::DigestMismatch {
-            repo: repo.to_owned(),
-            expected,
-            found,
-        }
-        .into());
-    }
-    if let Some(found) = text("x-linked-size").and_then(|size| size.parse().ok())
-        && found != file.size
-    {
-        return Err(Error::SizeMismatch {
-            path: file.path.clone(),
-            listed: file.size,
-            found,
-        }
-        .into());
-    }
-    let etag = text("x-linked-etag").map(|etag| etag.trim_start_matches("W/").trim_matches('"'));
-    if let (Some(found), Some(expected)) = (etag.filter(|etag| is_hex(etag, 64)), &file.sha256)
-        && found != expected
-    {
-        let (expected, found) = (expected.clone(), format!("{}: SHA-256 {found}", file.path));
-        return Err(Error::DigestMismatch {
-            repo: repo.to_owned(),
-            expected,
-            found,
-        }
-        .into());
-    }
-    Ok(())
-}
-
 /// The `rel="next"` of a `Link` header, on this page's origin: a mirror may hand the hub's own links through, and the
 /// token must not follow them.
 fn next_page(page: &Url, headers: &HeaderMap) -> Option<Url> {
@@ -488,76 +376,10 @@ fn next_page(page: &Url, headers: &HeaderMap) -> Option<Url> {
     Some(next)
 }
 
-/// Owner and name of `OWNER/NAME`.
-fn split_repo(repo: &str) -> Result<(&str, &str), Error> {
-    let word = |text: &str| {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        !text.is_empty() && text.len() <= 96 && text.chars().all(allowed) && !text.starts_with('.')
-    };
-    let parts = repo
-        .split_once('/')
-        .filter(|(owner, name)| word(owner) && word(name));
-    parts.ok_or_else(|| Error::BadName {
-        path: repo.to_owned(),
-        what: "repository, which is OWNER/NAME",
-    })
-}
-
-fn check_revision(revision: &str) -> Result<(), Error> {
-    let good = !revision.is_empty()
-        && revision.len() <= 200
-        && revision.chars().all(|c| c.is_ascii_graphic());
-    let good = good
-        && !revision
-            .split('/')
-            .any(|part| matches!(part, "" | "." | ".."));
-    good.then_some(()).ok_or_else(|| Error::BadName {
-        path: revision.to_owned(),
-        what: "revision",
-    })
-}
-
-/// Whether a repository path names a file below the root and none of ours.
-fn is_safe_path(path: &str) -> bool {
-    let usable = |part: &str| {
-        !matches!(part, "" | "." | ".." | ".kimi") && !part.contains(['\\', '\0', '\n', '\r'])
-    };
-    path.len() <= MAX_PATH && path.split('/').all(usable)
-}
-
-pub(crate) fn is_hex(text: &str, digits: usize) -> bool {
-    text.len() == digits
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn names_that_could_leave_the_volume_or_the_route_are_refused() {
-        for bad in [
-            "../x.gguf",
-            "/etc/passwd",
-            "a//b",
-            "a/../b",
-            ".kimi/x",
-            "a/.",
-            "a\\b",
-            "a\nb",
-            "",
-        ] {
-            assert!(!is_safe_path(bad), "{bad:?}");
-        }
-        assert!(is_safe_path("Q4_K_M/Kimi #1.gguf"));
-        for bad in ["kimi", "a/b/c", "../x", "a/..", "a b/c", "/x", "x/"] {
-            assert!(split_repo(bad).is_err(), "{bad:?}");
-        }
-        assert!(check_revision("refs/pr/1").is_ok() && check_revision("a/../b").is_err());
-    }
 
     #[test]
     fn the_next_page_stays_on_its_origin() {

@@ -12,6 +12,7 @@
 //! The token goes to the hub's own origin and nowhere else.
 #![deny(unsafe_code)]
 
+mod address;
 mod artifact;
 mod backoff;
 mod download;
@@ -21,6 +22,7 @@ mod http;
 mod hub;
 pub mod ledger;
 pub mod manifest;
+mod names;
 mod progress;
 pub mod resolve;
 mod sys;

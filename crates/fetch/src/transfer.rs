@@ -174,9 +174,7 @@ impl Transfer {
         };
         let range = (*at, end, part.shard.size);
         let outcome =
-            match http::open_range(self.hub.content_client(), &address, range, &part.shard.path)
-                .await
-            {
+            match http::open_range(&self.hub.content, &address, range, &part.shard.path).await {
                 Ok(response) => self
                     .receive(part, response, at, end, &address)
                     .await
@@ -254,7 +252,10 @@ impl Transfer {
             set(&self.last_byte, Instant::now());
             block.extend_from_slice(chunk);
             if block.len() >= BLOCK {
+                let started = Instant::now();
                 block = self.write(part, block, at).await?;
+                // A slow disk is no fault of the connection.
+                watchdog.ends += started.elapsed();
             }
         }
         // What came before a cut is kept: the next request goes on from there.

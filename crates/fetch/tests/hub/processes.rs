@@ -92,6 +92,7 @@ async fn at_most_one_piece_per_connection_comes_again() {
     scene.assert_whole();
     let piece = ledger::piece_bytes(crate::common::SHARD as u64, 4);
     let again = scene.hub.stats().bytes_served - TOTAL;
+    eprintln!("{again} of {TOTAL} bytes came again after three kills");
     assert!(
         again <= 3 * 4 * piece,
         "{again} bytes came again after three kills; 4 connections, pieces of {piece}"
@@ -116,6 +117,22 @@ async fn the_proxy_of_the_environment_is_used() {
         .env("FETCH_CHILD_ENDPOINT", "http://hub.invalid")
         .env("HTTP_PROXY", scene.hub.url())
         .env("NO_PROXY", "127.0.0.1")
+        .spawn()
+        .unwrap();
+    let status = tokio::task::spawn_blocking(move || child.wait())
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(status.success());
+    scene.assert_whole();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_nobody_gave_is_not_sent() {
+    // The stand-in refuses tokens that it does not know.
+    let scene = Scene::new().await;
+    let mut child = command(&scene)
+        .env("HF_TOKEN", "not-meant-for-this-hub")
         .spawn()
         .unwrap();
     let status = tokio::task::spawn_blocking(move || child.wait())
