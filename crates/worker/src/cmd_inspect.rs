@@ -1,7 +1,7 @@
 //! `kimi inspect`: what a local GGUF model is made of. Reads headers only, so it answers at once for
 //! a model of any size. It must not load weights.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fmt::Write as _, io::Write as _, path::PathBuf};
 
 use anyhow::Context;
 use gguf::{Header, TensorInfo, shard};
@@ -75,11 +75,19 @@ struct ClassRow {
 /// Prints the summary.
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let summary = inspect(args)?;
-    match args.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&summary)?),
-        Output::Table => print_table(&summary),
+    let text = match args.output {
+        Output::Json => {
+            serde_json::to_string_pretty(&summary)?
+                + "
+"
+        }
+        Output::Table => table(&summary)?,
+    };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // The reader has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
     }
-    Ok(())
 }
 
 fn inspect(args: &InspectArgs) -> anyhow::Result<Summary> {
@@ -157,53 +165,59 @@ fn bits(classes: &[ClassRow], of: impl Fn(Class) -> bool) -> Option<f64> {
     (weights > 0).then(|| (bytes as f64 * 8.0 / weights as f64 * 1000.0).round() / 1000.0)
 }
 
-fn print_table(summary: &Summary) {
+fn table(summary: &Summary) -> Result<String, std::fmt::Error> {
+    let mut out = String::new();
     let bits = |bits: Option<f64>| bits.map_or("-".to_owned(), |bits| format!("{bits:.3}"));
     let context = summary
         .context_length
         .map_or("unknown".to_owned(), |tokens| format!("{tokens} tokens"));
-    println!("name             {}", summary.name);
-    println!("architecture     {}", summary.architecture);
-    println!("file type        {}", summary.file_type);
-    println!("parameters       {}", short(summary.parameters));
-    println!("context          {context}");
-    println!(
+    writeln!(out, "name             {}", summary.name)?;
+    writeln!(out, "architecture     {}", summary.architecture)?;
+    writeln!(out, "file type        {}", summary.file_type)?;
+    writeln!(out, "parameters       {}", short(summary.parameters))?;
+    writeln!(out, "context          {context}")?;
+    writeln!(
+        out,
         "size             {}B in {} file(s)",
         short(summary.bytes),
         summary.shards.len()
-    );
-    println!(
+    )?;
+    writeln!(
+        out,
         "bits per weight  {} overall, {} experts, {} other",
         bits(summary.bits_per_weight.overall),
         bits(summary.bits_per_weight.experts),
         bits(summary.bits_per_weight.other),
-    );
-    println!(
+    )?;
+    writeln!(
+        out,
         "\n{:<14}{:<9}{:>8}{:>14}{:>18}{:>8}",
         "CLASS", "TYPE", "TENSORS", "PARAMETERS", "BYTES", "SHARE"
-    );
+    )?;
     let all: u64 = summary.classes.iter().map(|row| row.bytes).sum();
     for row in &summary.classes {
         let share = row.bytes as f64 * 100.0 / all.max(1) as f64;
-        println!(
+        writeln!(
+            out,
             "{:<14}{:<9}{:>8}{:>14}{:>18}{share:>7.1}%",
             format!("{:?}", row.class),
             row.dtype,
             row.count,
             short(row.parameters),
             row.bytes,
-        );
+        )?;
     }
     if summary.shards.len() > 1 {
-        println!("\n{:<52}{:>8}{:>18}", "SHARD", "TENSORS", "BYTES");
+        writeln!(out, "\n{:<52}{:>8}{:>18}", "SHARD", "TENSORS", "BYTES")?;
         for shard in &summary.shards {
             let name = shard
                 .path
                 .file_name()
                 .map_or_else(Default::default, |name| name.to_string_lossy());
-            println!("{name:<52}{:>8}{:>18}", shard.tensors, shard.bytes);
+            writeln!(out, "{name:<52}{:>8}{:>18}", shard.tensors, shard.bytes)?;
         }
     }
+    Ok(out)
 }
 
 /// A number in thousands, millions or billions: `14.3 M`.
