@@ -237,7 +237,14 @@ fn artifact_ready(inputs: Inputs<'_>) -> Word {
         );
         return word("True", "Verified", &message);
     }
-    word("False", decision.reason.as_str(), &decision.message)
+    let said = snapshot
+        .fetch_job(&target.artifact)
+        .and_then(|job| job.progress.as_ref());
+    let message = match said.map(|progress| progress.message.as_str()) {
+        Some(said) if !said.is_empty() => format!("{}; {said}", decision.message),
+        _ => decision.message.clone(),
+    };
+    word("False", decision.reason.as_str(), &message)
 }
 
 fn accelerated(assessment: &Assessment) -> Word {

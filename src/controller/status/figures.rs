@@ -144,6 +144,9 @@ fn step(inputs: Inputs<'_>, artifact: Option<&ArtifactStatus>) -> String {
         decision,
         ..
     } = inputs;
+    if decision.stalled && decision.step != Step::Refused {
+        return format!("stalled ({})", decision.reason.as_str());
+    }
     let words = match (&decision.step, &assessment.target) {
         (Step::Fetch | Step::WaitFetch | Step::RetryJob { .. }, Some(target)) => {
             let job = snapshot.fetch_job(&target.artifact);
