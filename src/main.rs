@@ -74,6 +74,9 @@ fn main() -> anyhow::Result<()> {
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn run(args: Run) -> anyhow::Result<()> {
     telemetry::init_logs(args.log_format);
+    // Cargo unifies features: built beside the worker, rustls has two providers and would refuse to choose. An error
+    // means that one is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let telemetry = Arc::new(Telemetry::new());
     let listener = telemetry::bind(args.listen)
         .await

@@ -71,6 +71,8 @@ impl Cluster {
                 "no KUBECONFIG: run this through e2e/cluster/with-cluster.sh, or set it to a cluster of yours"
             );
         }
+        // As in the operator: a workspace build gives rustls two providers.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::try_default().await?;
         let node_ip = match std::env::var("KIMI_NODE_IP") {
             Ok(ip) => ip,
