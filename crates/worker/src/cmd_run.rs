@@ -137,10 +137,7 @@ fn prepare(args: &RunArgs) -> Result<Ready, JobError> {
 }
 
 async fn plan_and_fetch(args: &RunArgs, mut document: Document) -> Result<Ready, JobError> {
-    check_hardware(&document)?;
-    if document.spec.memory.is_none() {
-        document.spec.memory = engine::memory_limit().map(|bytes| bytes.to_string());
-    }
+    document.spec.memory = memory_budget(document.spec.memory.as_deref());
     let bad_spec = |error: planning::PlanError| JobError::permanent("BadSpec", error.to_string());
     let resolved = planning::resolve(&document.spec).map_err(bad_spec)?;
     // What `kimi plan` refuses from its tables needs no network to be refused here.
@@ -149,6 +146,7 @@ async fn plan_and_fetch(args: &RunArgs, mut document: Document) -> Result<Ready,
     {
         return Err(JobError::transient("DoesNotFit", estimate.reason));
     }
+    check_hardware(&document)?;
     let mut source = hub_source(
         args,
         &document,
@@ -212,6 +210,19 @@ fn read(path: &Path) -> Result<Document, JobError> {
     }
     let text = fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
     spec::load(&text).map_err(|error| bad(error.to_string()))
+}
+
+/// The file's RAM budget, bounded by what this machine has. What is no quantity stays as it is, for
+/// the plan to refuse.
+fn memory_budget(asked: Option<&str>) -> Option<String> {
+    let machine = engine::memory_limit();
+    match asked {
+        None => machine.map(|bytes| bytes.to_string()),
+        Some(text) => Some(match spec::parse_quantity(text) {
+            Some(bytes) => bytes.min(machine.unwrap_or(u64::MAX)).to_string(),
+            None => text.to_owned(),
+        }),
+    }
 }
 
 /// This process computes on the CPU.
