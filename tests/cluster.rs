@@ -44,6 +44,8 @@ impl Scene {
             );
             return None;
         }
+        // Built beside the worker, rustls has two providers and would refuse to choose.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let namespace = format!("kimi-test-{name}-{}", std::process::id());
         let client = Client::try_default().await.unwrap();
         let installed = ListParams::default().labels("app.kubernetes.io/name=kimi-operator");
