@@ -33,11 +33,12 @@ pub(crate) struct Position {
     pub(crate) logsumexp: f32,
 }
 
-/// The directory of the unquantized model, when the environment names it.
+/// The directory of the model in every quant llama.cpp writes, when the environment names it. What the
+/// repository's own tests need comes from [`restored`] and [`kimi_tiny`].
 pub(crate) fn fixtures() -> Option<PathBuf> {
     let dir = env::var_os("KIMI_FIXTURES").map(PathBuf::from);
     if dir.is_none() {
-        eprintln!("skipped: KIMI_FIXTURES does not name the directory that holds kimi-tiny/");
+        eprintln!("skipped: KIMI_FIXTURES does not name the directory that holds kimi-tiny-gguf/");
     }
     dir
 }
@@ -51,6 +52,14 @@ pub(crate) fn kimi_tiny(quant: &str) -> PathBuf {
     testdata()
         .join("hub/kimi-operator/Kimi-Tiny-GGUF")
         .join(quant)
+}
+
+/// The model before it was quantized, in BF16, written to `dir`.
+pub(crate) fn restored(dir: &Path) -> PathBuf {
+    let out = dir.join("Kimi-Tiny-BF16.gguf");
+    let residual = testdata().join("Kimi-Tiny-BF16.residual");
+    convert::residual::restore(&kimi_tiny("Q8_0"), &residual, &out).unwrap();
+    out
 }
 
 pub(crate) fn references() -> Vec<Reference> {
