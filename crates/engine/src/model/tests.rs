@@ -233,7 +233,7 @@ fn perplexity_is_llama_cpp_s() {
     }
 }
 
-/// llama.cpp's number for the BF16 file; the same weights in wider types must give it too.
+/// llama.cpp's number for the BF16 file; F16 and F32 hold the same weights, so they must give it too.
 #[test]
 fn perplexity_of_the_unquantized_weights_is_llama_cpp_s() {
     let dir = tempfile::tempdir().unwrap();
