@@ -4,9 +4,6 @@ KIMI_CACHE ?= $(HOME)/.cache/kimi-operator
 # Build outputs stay out of the repository, and one cache serves every checkout.
 export CARGO_TARGET_DIR ?= $(KIMI_CACHE)/target
 export KIMI_CACHE
-# The trained model's BF16 weights (28 MB) do not fit the 30 MB of testdata/: tests that convert them run
-# when a fixtures folder stands beside the checkout (or KIMI_FIXTURES names one) and say so when it does not.
-export KIMI_FIXTURES ?= $(abspath $(firstword $(wildcard ../*/fixtures/kimi-tiny/config.json ../fixtures/kimi-tiny/config.json))/../..)
 IMAGES := $(KIMI_CACHE)/images
 export KIMI_IMAGES := $(IMAGES)/kimi-operator.tar $(IMAGES)/kimi-worker.tar
 
