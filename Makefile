@@ -28,7 +28,8 @@ images:
 
 # Scenarios on a real control plane: ours in private namespaces, or the user's when KUBECONFIG is set.
 e2e: deps images
-	cargo test -p e2e --locked --no-run
+	cargo test -p e2e -p kimi-operator --locked --no-run
+	e2e/cluster/selftest.sh
 	e2e/cluster/with-cluster.sh e2e/scenarios.sh
 
 demo: deps images

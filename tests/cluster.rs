@@ -26,7 +26,8 @@ use sizing::Facts;
 
 const NAME: &str = "reader";
 const REPO: &str = "lab/Kimi-Tiny-GGUF";
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The garbage collector learns of a new kind every 30 s, and forgets what it could not map for up to a minute.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A namespace of our own with the operator running in this process, as the ServiceAccount that the manifests bind.
 struct Scene {

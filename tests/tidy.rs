@@ -21,13 +21,22 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sizing", &["gguf"]),
     ("engine", &["gguf", "quant", "sizing"]),
     ("server", &["engine"]),
-    ("worker", &["gguf", "quant", "spec", "sizing", "engine", "fetch", "server", "convert"]),
+    (
+        "worker",
+        &[
+            "gguf", "quant", "spec", "sizing", "engine", "fetch", "server", "convert",
+        ],
+    ),
     ("kimi-operator", &["spec", "sizing"]),
     ("e2e", &["spec"]),
 ];
 
 /// Where `unsafe` is allowed: kernels, the weight mapping, and the few Linux calls of the downloader.
-const UNSAFE: &[&str] = &["crates/quant/src/", "crates/engine/src/weights.rs", "crates/fetch/src/sys.rs"];
+const UNSAFE: &[&str] = &[
+    "crates/quant/src/",
+    "crates/engine/src/weights.rs",
+    "crates/fetch/src/sys.rs",
+];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -35,7 +44,9 @@ fn root() -> PathBuf {
 
 fn files(ext: &str) -> Vec<(String, String)> {
     fn walk(dir: &Path, ext: &str, out: &mut Vec<(String, String)>) {
-        let Ok(entries) = fs::read_dir(dir) else { return };
+        let Ok(entries) = fs::read_dir(dir) else {
+            return;
+        };
         for entry in entries.flatten() {
             let path = entry.path();
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -44,7 +55,11 @@ fn files(ext: &str) -> Vec<(String, String)> {
                     walk(&path, ext, out);
                 }
             } else if path.extension().is_some_and(|e| e == ext) {
-                let relative = path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
+                let relative = path
+                    .strip_prefix(root())
+                    .unwrap()
+                    .to_string_lossy()
+                    .into_owned();
                 if let Ok(text) = fs::read_to_string(&path) {
                     out.push((relative, text));
                 }
@@ -66,11 +81,15 @@ fn every_file_opens_with_its_purpose_and_stays_small() {
     let mut problems = Vec::new();
     for (path, text) in files("rs") {
         if !text.starts_with("//!") {
-            problems.push(format!("{path}: must open with one `//!` paragraph saying what the file is for"));
+            problems.push(format!(
+                "{path}: must open with one `//!` paragraph saying what the file is for"
+            ));
         }
         let lines = text.lines().count();
         if lines > MAX_LINES {
-            problems.push(format!("{path}: {lines} lines, more than {MAX_LINES}: split it by what it does"));
+            problems.push(format!(
+                "{path}: {lines} lines, more than {MAX_LINES}: split it by what it does"
+            ));
         }
     }
     check(problems);
@@ -84,7 +103,12 @@ fn crate_edges_point_one_way() {
         if !path.ends_with("Cargo.toml") || path.contains("/fuzz/") {
             continue;
         }
-        let Some(name) = text.lines().find_map(|l| l.strip_prefix("name = \"")?.strip_suffix('"')) else { continue };
+        let Some(name) = text
+            .lines()
+            .find_map(|l| l.strip_prefix("name = \"")?.strip_suffix('"'))
+        else {
+            continue;
+        };
         let Some((_, allowed)) = EDGES.iter().find(|(n, _)| *n == name) else {
             problems.push(format!("{path}: crate `{name}` has no row in EDGES"));
             continue;
@@ -96,7 +120,10 @@ fn crate_edges_point_one_way() {
             }
             let dependency = line.split(['.', ' ', '=']).next().unwrap_or_default();
             // Test-only edges are free: a test may drive whatever it likes.
-            if section == "[dependencies]" && known.contains(dependency) && !allowed.contains(&dependency) {
+            if section == "[dependencies]"
+                && known.contains(dependency)
+                && !allowed.contains(&dependency)
+            {
                 problems.push(format!("{path}: `{name}` must not use `{dependency}`"));
             }
         }
@@ -114,7 +141,10 @@ fn unsafe_stays_where_it_is_argued() {
         for (number, line) in text.lines().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
             if code.contains("unsafe ") && !code.contains("unsafe_") {
-                problems.push(format!("{path}:{}: `unsafe` outside {UNSAFE:?}", number + 1));
+                problems.push(format!(
+                    "{path}:{}: `unsafe` outside {UNSAFE:?}",
+                    number + 1
+                ));
             }
         }
     }
@@ -124,7 +154,10 @@ fn unsafe_stays_where_it_is_argued() {
 #[test]
 fn every_example_is_a_kimi_model() {
     let mut seen = 0;
-    for (path, text) in files("yaml").into_iter().filter(|(p, _)| p.starts_with("examples/")) {
+    for (path, text) in files("yaml")
+        .into_iter()
+        .filter(|(p, _)| p.starts_with("examples/"))
+    {
         seen += 1;
         let documents = spec::load_all(&text).unwrap_or_else(|error| panic!("{path}: {error}"));
         assert!(!documents.is_empty(), "{path}: holds no KimiModel");

@@ -130,21 +130,30 @@ impl Cluster {
         Ok(())
     }
 
-    /// Deletes a namespace and waits until it is gone.
+    /// Deletes the KimiModels of a namespace, waits until their pods are gone, then deletes the namespace. In this
+    /// order because the API server, asked to delete a namespace with pods in it, looks again only after half of the
+    /// longest grace period, which for a server that lets streams finish is half an hour.
     ///
     /// # Errors
-    /// When it is still there after two minutes.
+    /// When something is still there after two minutes.
     pub async fn delete_namespace(&self, name: &str) -> Result<()> {
-        let api: Api<Namespace> = Api::all(self.client.clone());
-        api.delete(name, &DeleteParams::default()).await?;
-        let start = Instant::now();
-        while api.get_opt(name).await?.is_some() {
-            if start.elapsed() > Duration::from_secs(120) {
-                bail!("namespace {name} is still there after two minutes");
-            }
-            tokio::time::sleep(Duration::from_millis(250)).await;
+        let models = self.models(name);
+        for model in models.list(&ListParams::default()).await? {
+            models
+                .delete(&model.name_any(), &DeleteParams::default())
+                .await?;
         }
-        Ok(())
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), name);
+        gone("its pods", || async {
+            Ok(pods.list(&ListParams::default()).await?.items.is_empty())
+        })
+        .await?;
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        namespaces.delete(name, &DeleteParams::default()).await?;
+        gone("the namespace", || async {
+            Ok(namespaces.get_opt(name).await?.is_none())
+        })
+        .await
     }
 
     /// A Service without a selector in front of the hub stand-in on this machine.
@@ -404,4 +413,15 @@ async fn first_node_ip(client: &Client) -> Result<String> {
         .context("no Node has an InternalIP; set KIMI_NODE_IP")?
         .address
         .clone())
+}
+
+async fn gone<F: Future<Output = Result<bool>>>(what: &str, is_gone: impl Fn() -> F) -> Result<()> {
+    let start = Instant::now();
+    while !is_gone().await? {
+        if start.elapsed() > Duration::from_secs(120) {
+            bail!("{what} did not go within two minutes");
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    Ok(())
 }

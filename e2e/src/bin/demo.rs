@@ -90,10 +90,7 @@ async fn follow(cluster: &Cluster, start: Instant) -> Result<serde_json::Value> 
         let model = cluster.get(NAMESPACE, NAME).await?;
         let (ready, reason, _) = condition(&model, "Ready");
         let status = &model["status"];
-        let (active, progress) = (
-            status["activeQuant"].as_str(),
-            status["progress"].as_str(),
-        );
+        let (active, progress) = (status["activeQuant"].as_str(), status["progress"].as_str());
         let step = condition(&model, "Reconciling").1;
         let line = format!(
             "active={} progress={} ready={ready} reason={reason} step={step}",
