@@ -1,6 +1,5 @@
 #!/bin/sh
-# Installs what the local cluster needs from Debian. Go and Rust are the reader's own; a cluster of your own
-# (KUBECONFIG) needs none of this.
+# Installs what the tests and the local cluster need from Debian. Go and Rust are the reader's own.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -18,6 +17,8 @@ need binutils strip
 need ca-certificates /etc/ssl/certs/ca-certificates.crt
 need curl curl
 need procps pgrep
+# The hub's own client judges the hub stand-in, from a virtual environment.
+python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
 [ -x /opt/cni/bin/bridge ] || need containernetworking-plugins /usr/lib/cni/bridge
 
 if [ -n "$missing" ]; then

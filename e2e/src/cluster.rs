@@ -101,6 +101,9 @@ impl Cluster {
             .args(["--set", "image.operator=docker.io/local/kimi-operator:dev"])
             .args(["--set", "image.worker=docker.io/local/kimi-worker:dev"])
             .args(["--set", "image.pullPolicy=IfNotPresent"])
+            // Such as OpenShift assigns: no image, volume or pod may count on a UID of its own choosing.
+            .args(["--set", "securityContext.runAsUser=1000680000"])
+            .args(["--set", "securityContext.fsGroup=1000690000"])
             .output()
             .context("running helm")?;
         if !output.status.success() {
@@ -336,6 +339,20 @@ impl Cluster {
             api.delete(name, &DeleteParams::background()).await?;
         }
         Ok(names.len())
+    }
+
+    /// Deletes the pods of a component without grace, as a lost Node would; returns how many there were.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn kill_pods(&self, namespace: &str, component: &str) -> Result<usize> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let pods = self.pods(namespace, component).await?;
+        for pod in &pods {
+            let now = DeleteParams::default().grace_period(0);
+            api.delete(&pod.name_any(), &now).await?;
+        }
+        Ok(pods.len())
     }
 
     /// Names of the PVCs in a namespace.

@@ -1,6 +1,6 @@
 //! Whether the stand-in speaks the hub's protocol, judged by the hub's own Python client, and whether it keeps to its
 //! root. The client is installed once from PyPI into the build cache; without Python or PyPI the test says that it was
-//! skipped.
+//! skipped, and fails where `KIMI_REQUIRE_HUB_CLIENT` is set.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
 use std::fs;
@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use testhub::{Config, Hub};
+
+/// The client that judges, from PyPI.
+const CLIENT: &str = "huggingface_hub==2.4.0";
 
 fn write(root: &Path, path: &str, bytes: usize) {
     let path = root.join(path);
@@ -47,7 +50,7 @@ fn python() -> Result<PathBuf, String> {
     if run(&python, &["-c", "import huggingface_hub"]).is_err() {
         run(
             &python,
-            &["-m", "pip", "install", "--quiet", "huggingface_hub"],
+            &["-m", "pip", "install", "--quiet", CLIENT],
         )?;
     }
     Ok(python)
@@ -57,6 +60,9 @@ fn python() -> Result<PathBuf, String> {
 async fn the_official_client_finds_nothing_missing() {
     let python = match python() {
         Ok(python) => python,
+        Err(reason) if std::env::var_os("KIMI_REQUIRE_HUB_CLIENT").is_some() => {
+            panic!("no huggingface_hub: {reason}")
+        }
         Err(reason) => {
             eprintln!("SKIPPED: no huggingface_hub client to compare with: {reason}");
             return;
