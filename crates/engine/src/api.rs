@@ -45,8 +45,8 @@ impl Options {
     }
 }
 
-/// The engine's heartbeat: touched by the load and by every step, also when idle, so that a
-/// liveness probe can tell slow from stuck.
+/// The engine's heartbeat: touched by the load, by every task of every step and also when idle, so
+/// that a liveness probe can tell slow from stuck.
 #[derive(Debug)]
 pub struct Progress {
     started: Instant,
@@ -72,10 +72,13 @@ impl Progress {
         Arc::new(Self::default())
     }
 
-    /// Says that the engine moved.
+    /// Says that the engine moved. Cheap enough for every task of every thread: the shared value
+    /// is written at most once a millisecond.
     pub fn touch(&self) {
         let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.touched_ms.fetch_max(now, Ordering::Relaxed);
+        if now > self.touched_ms.load(Ordering::Relaxed) {
+            self.touched_ms.fetch_max(now, Ordering::Relaxed);
+        }
     }
 
     /// Time since the engine last moved.

@@ -5,6 +5,7 @@
 use rayon::prelude::*;
 
 use crate::{
+    Progress,
     config::Config,
     kv_cache::KvCache,
     ops::{self, matmul},
@@ -53,12 +54,13 @@ impl Attention {
         angles: &[Angles],
         cache: &mut KvCache,
         layer: usize,
+        progress: &Progress,
     ) -> Vec<f32> {
         let start = cache.len();
 
         // Cache rows: c = norm(kv_a[..kv_lora]), k_pe = rope(kv_a[kv_lora..]). The inner norms take the
         // model's epsilon, as llama.cpp and vLLM have it; transformers always takes 1e-6.
-        let mut rows = matmul(self.kv_a.view(), x);
+        let mut rows = matmul(self.kv_a.view(), x, progress);
         for (row, angles) in rows.chunks_exact_mut(config.kv_row()).zip(angles) {
             let (c, k_pe) = row.split_at_mut(config.kv_lora);
             c.copy_from_slice(&ops::rms_norm(c, &self.kv_a_norm, config.rms_eps));
@@ -67,10 +69,14 @@ impl Attention {
         cache.write(layer, start, &rows);
 
         let queries = match &self.query {
-            Query::Direct(matrix) => matmul(matrix.view(), x),
+            Query::Direct(matrix) => matmul(matrix.view(), x, progress),
             Query::Compressed { a, norm, b } => {
-                let compressed = matmul(a.view(), x);
-                matmul(b.view(), &ops::rms_norm(&compressed, norm, config.rms_eps))
+                let compressed = matmul(a.view(), x, progress);
+                matmul(
+                    b.view(),
+                    &ops::rms_norm(&compressed, norm, config.rms_eps),
+                    progress,
+                )
             }
         };
 
@@ -87,7 +93,7 @@ impl Attention {
                     .iter()
                     .map(|head| self.absorb(config, &queries, angles, *head))
                     .collect();
-                let attended = attend(config, &absorbed, cache, layer, start);
+                let attended = attend(config, &absorbed, cache, layer, start, progress);
                 // Per head: n × v_head.
                 heads.iter().zip(attended).map(|(head, c)| {
                     let view = self.v_b.view(*head);
@@ -105,7 +111,7 @@ impl Attention {
                 joined.extend_from_slice(&head[token * config.v_head..(token + 1) * config.v_head]);
             }
         }
-        matmul(self.output.view(), &joined)
+        matmul(self.output.view(), &joined, progress)
     }
 
     /// The head's queries in the space of cached rows: k_b·q_nope ++ rope(q_pe), scaled;
@@ -151,6 +157,7 @@ fn attend(
     cache: &KvCache,
     layer: usize,
     start: usize,
+    progress: &Progress,
 ) -> Vec<Vec<f32>> {
     let row = config.kv_row();
     let tokens = queries.first().map_or(0, |queries| queries.len() / row);
@@ -170,6 +177,7 @@ fn attend(
                 state.add(q, &tile[..visible.min(tile.len() / row) * row]);
             }
         }
+        progress.touch();
     }
     states
         .into_iter()

@@ -4,6 +4,7 @@
 use rayon::prelude::*;
 
 use crate::{
+    Progress,
     ops::{self, row_products, rows_per_task, silu},
     weights::View,
 };
@@ -20,8 +21,14 @@ pub(crate) struct Work<'w> {
     pub(crate) tokens: Vec<(usize, f32)>,
 }
 
-/// Σ weight·network(x) per token, in the order of `work`; n × hidden in and out.
-pub(crate) fn forward(work: &[Work<'_>], x: &[f32], hidden: usize) -> Vec<f32> {
+/// Σ weight·network(x) per token, in the order of `work`; n × hidden in and out. Every task touches
+/// `progress`: the networks may come from a slow disk.
+pub(crate) fn forward(
+    work: &[Work<'_>],
+    x: &[f32],
+    hidden: usize,
+    progress: &Progress,
+) -> Vec<f32> {
     // Each network's inputs side by side.
     let inputs: Vec<Vec<f32>> = work
         .iter()
@@ -44,6 +51,7 @@ pub(crate) fn forward(work: &[Work<'_>], x: &[f32], hidden: usize) -> Vec<f32> {
             for (gate, up) in out.iter_mut().zip(up) {
                 *gate = silu(*gate) * up;
             }
+            progress.touch();
         },
     );
     let outer = products(
@@ -51,6 +59,7 @@ pub(crate) fn forward(work: &[Work<'_>], x: &[f32], hidden: usize) -> Vec<f32> {
         |work| work.down,
         |work, first, out, at| {
             row_products(work.down, first, &inner[at], out);
+            progress.touch();
         },
     );
 
@@ -89,4 +98,31 @@ fn products<'w>(
         .zip(work)
         .map(|(out, work)| ops::transpose(out, work.tokens.len()))
         .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::weights::Matrix;
+
+    #[test]
+    fn a_network_moves_the_heartbeat() {
+        let matrix = Matrix::from_floats(&[1.0, 0.0, 0.0, 1.0], 2).unwrap();
+        let work = [Work {
+            gate: matrix.view(),
+            up: matrix.view(),
+            down: matrix.view(),
+            tokens: vec![(0, 1.0)],
+        }];
+        let progress = Progress::default();
+        let still = Duration::from_millis(100);
+        std::thread::sleep(still);
+        assert!(progress.since_touch() >= still);
+        let y = forward(&work, &[1.0, 2.0], 2, &progress);
+        assert!((y[0] - silu(1.0)).abs() < 1e-6);
+        assert!(progress.since_touch() < still);
+    }
 }

@@ -36,7 +36,7 @@ pub(crate) struct Model {
     output: Matrix,
     rope: Rope,
     threads: ThreadPool,
-    /// Touched after each layer: where weights come from disk, a pass may take minutes.
+    /// Touched by every task of a pass: where weights come from disk, one layer may take minutes.
     progress: Arc<Progress>,
 }
 
@@ -73,6 +73,7 @@ impl Model {
         let Config {
             hidden, rms_eps, ..
         } = self.config;
+        let progress = &*self.progress;
         let angles: Vec<Angles> = (0..tokens.len())
             .map(|token| self.rope.angles(cache.len() + token))
             .collect();
@@ -85,18 +86,18 @@ impl Model {
 
         for (at, layer) in self.layers.iter().enumerate() {
             let normed = rms_norm(&x, &layer.attention_norm, rms_eps);
-            let attended = layer
-                .attention
-                .forward(&self.config, &normed, &angles, cache, at);
+            let attended =
+                layer
+                    .attention
+                    .forward(&self.config, &normed, &angles, cache, at, progress);
             add_scaled(&mut x, 1.0, &attended);
 
             let normed = rms_norm(&x, &layer.ffn_norm, rms_eps);
             let answered = match &layer.ffn {
-                Ffn::Dense(dense) => dense.forward(&normed, hidden),
-                Ffn::Experts(experts) => experts.forward(&normed, hidden),
+                Ffn::Dense(dense) => dense.forward(&normed, hidden, progress),
+                Ffn::Experts(experts) => experts.forward(&normed, hidden, progress),
             };
             add_scaled(&mut x, 1.0, &answered);
-            self.progress.touch();
         }
         cache.advance(tokens.len());
 
@@ -107,6 +108,7 @@ impl Model {
         matmul(
             self.output.view(),
             &rms_norm(wanted, &self.output_norm, rms_eps),
+            progress,
         )
     }
 

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::{
+    Progress,
     config::{Experts, Gating},
     ffn::{self, Work},
     ops::{matmul, sigmoid, softmax},
@@ -34,8 +35,8 @@ pub(crate) struct Dense {
 
 impl Dense {
     /// n × hidden in and out.
-    pub(crate) fn forward(&self, x: &[f32], hidden: usize) -> Vec<f32> {
-        ffn::forward(&[self.work(x.len() / hidden)], x, hidden)
+    pub(crate) fn forward(&self, x: &[f32], hidden: usize, progress: &Progress) -> Vec<f32> {
+        ffn::forward(&[self.work(x.len() / hidden)], x, hidden, progress)
     }
 
     fn work(&self, tokens: usize) -> Work<'_> {
@@ -50,7 +51,7 @@ impl Dense {
 
 impl Moe {
     /// n × hidden in and out.
-    pub(crate) fn forward(&self, x: &[f32], hidden: usize) -> Vec<f32> {
+    pub(crate) fn forward(&self, x: &[f32], hidden: usize, progress: &Progress) -> Vec<f32> {
         // Experts in order of index, whatever order the tokens chose them in: the order of the sum.
         let mut work: Vec<Work<'_>> = (0..self.config.count)
             .map(|expert| Work {
@@ -60,7 +61,7 @@ impl Moe {
                 tokens: Vec::new(),
             })
             .collect();
-        let chosen = route(&self.config, self.router.view(), &self.bias, x);
+        let chosen = route(&self.config, self.router.view(), &self.bias, x, progress);
         for (token, chosen) in chosen.iter().enumerate() {
             for (expert, weight) in chosen {
                 work[*expert].tokens.push((token, *weight));
@@ -73,7 +74,7 @@ impl Moe {
                 .as_ref()
                 .map(|shared| shared.work(x.len() / hidden)),
         );
-        ffn::forward(&work, x, hidden)
+        ffn::forward(&work, x, hidden, progress)
     }
 }
 
@@ -91,8 +92,14 @@ impl Moe {
 }
 
 /// For each token, the chosen experts and their weights.
-fn route(config: &Experts, router: View<'_>, bias: &[f32], x: &[f32]) -> Vec<Vec<(usize, f32)>> {
-    let mut logits = matmul(router, x);
+fn route(
+    config: &Experts,
+    router: View<'_>,
+    bias: &[f32],
+    x: &[f32],
+    progress: &Progress,
+) -> Vec<Vec<(usize, f32)>> {
+    let mut logits = matmul(router, x, progress);
     logits
         .chunks_exact_mut(config.count)
         .map(|logits| choose(config, logits, bias))

@@ -4,19 +4,21 @@
 
 use rayon::prelude::*;
 
-use crate::weights::View;
+use crate::{Progress, weights::View};
 
 /// Multiply-adds worth handing to another thread.
 const TASK: usize = 1 << 15;
 
-/// y\[t\]\[r\] = Σ w\[r\]\[c\]·x\[t\]\[c\]: tokens × cols in, tokens × rows out.
-pub(crate) fn matmul(w: View<'_>, x: &[f32]) -> Vec<f32> {
+/// y\[t\]\[r\] = Σ w\[r\]\[c\]·x\[t\]\[c\]: tokens × cols in, tokens × rows out. Every task touches
+/// `progress`: the rows may come from a slow disk.
+pub(crate) fn matmul(w: View<'_>, x: &[f32], progress: &Progress) -> Vec<f32> {
     let tokens = x.len() / w.cols;
     let mut y = vec![0.0; w.rows() * tokens];
     y.par_chunks_mut(rows_per_task(w.cols, tokens) * tokens)
         .enumerate()
         .for_each(|(task, out)| {
             row_products(w, task * rows_per_task(w.cols, tokens), x, out);
+            progress.touch();
         });
     transpose(y, tokens)
 }
@@ -114,8 +116,12 @@ pub(crate) fn silu(x: f32) -> f32 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::weights::Matrix;
 
     #[test]
     fn dot_handles_tails() {
@@ -139,6 +145,17 @@ mod tests {
         for (y, expected) in y.iter().zip([1.0, 0.5, -1.0, -0.5]) {
             assert!((y - expected).abs() < 1e-6);
         }
+    }
+
+    #[test]
+    fn a_product_moves_the_heartbeat() {
+        let matrix = Matrix::from_floats(&[1.0, 2.0, 3.0, 4.0], 2).unwrap();
+        let progress = Progress::default();
+        let still = Duration::from_millis(100);
+        std::thread::sleep(still);
+        assert!(progress.since_touch() >= still);
+        assert_eq!(matmul(matrix.view(), &[1.0, 1.0], &progress), [3.0, 7.0]);
+        assert!(progress.since_touch() < still);
     }
 
     #[test]

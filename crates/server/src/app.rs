@@ -39,8 +39,8 @@ pub enum Phase {
     Draining,
 }
 
-/// Without progress for this long, a loading or working engine counts as stuck: the slowest step of
-/// the largest model from a cold disk takes seconds.
+/// Without progress for this long, a loading or working engine counts as stuck: the heartbeat is
+/// touched for every few rows of weights, so even the slowest disk moves it within seconds.
 const STUCK_AFTER: Duration = Duration::from_secs(120);
 
 /// State shared by the routers, the connections and the health thread.

@@ -38,6 +38,8 @@ impl Model {
         };
         let layers = (0..config.layers)
             .map(|layer| {
+                // Legacy files have their keys read and turned over here.
+                progress.touch();
                 Names {
                     weights,
                     layer,
