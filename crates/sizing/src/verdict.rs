@@ -1,6 +1,8 @@
 //! From numbers to a verdict and its words. The checks are ordered and the first that fails decides. It must not
 //! compute sizes of its own.
 
+use std::fmt::Write as _;
+
 use crate::plan::{Cause, Fits, Input, Numbers, Source, numbers};
 use crate::{GB, Hardware, Model, Quant};
 
@@ -64,8 +66,8 @@ pub(crate) fn words(input: &Input<'_>, n: &Numbers, cause: Cause) -> String {
             ram_words(input, n)
         ),
         Cause::StreamsFromDisk => format!(
-            "{quant} would keep {} in RAM and has {}: {}.{} % of the experts stay in memory, the rest is read from disk \
-             for every token",
+            "{quant} needs {} of RAM to hold every expert and the budget is {}: {}.{} % of the experts stay in memory, \
+             the rest is read from disk for every token",
             gb(n.ram),
             gb(input.memory.unwrap_or(0)),
             n.resident_permille / 10,
@@ -77,14 +79,14 @@ pub(crate) fn words(input: &Input<'_>, n: &Numbers, cause: Cause) -> String {
         ),
         Cause::VramTooSmall => format!(
             "{quant} needs {vram} of VRAM and the {hardware} has {memory}; {}",
-            way_out(input, n)
+            or_more_memory(&ways_out(input, n))
         ),
         Cause::RamTooSmall => format!(
-            "{quant} needs at least {} of RAM to stream its experts from disk ({} to hold them) and has {}; {}",
-            gb(n.ram_min),
+            "{quant} needs at least {} of RAM to stream its experts from disk ({} to hold them) and the budget is {}; {}",
+            gb_up(n.ram_min),
             gb(n.ram),
             gb(input.memory.unwrap_or(0)),
-            way_out(input, n)
+            more_ram_or(&ways_out(input, n), n)
         ),
         Cause::OutOfRange => {
             "the sizes given add up beyond 2^64 bytes; check context, headroom and the file's header".to_owned()
@@ -118,8 +120,26 @@ fn ram_words(input: &Input<'_>, n: &Numbers) -> String {
     }
 }
 
+/// The ways out of too little VRAM.
+fn or_more_memory(ways: &[String]) -> String {
+    if ways.is_empty() {
+        "give it more memory".to_owned()
+    } else {
+        ways.join("; ")
+    }
+}
+
+/// The ways out of too little RAM: RAM itself comes first.
+fn more_ram_or(ways: &[String], n: &Numbers) -> String {
+    let mut text = format!("give it at least {} of RAM", gb_up(n.ram_min));
+    for way in ways {
+        let _ = write!(text, "; {way}");
+    }
+    text
+}
+
 /// What to change so that it fits: a smaller quant, a shorter context, other hardware.
-fn way_out(input: &Input<'_>, n: &Numbers) -> String {
+fn ways_out(input: &Input<'_>, n: &Numbers) -> Vec<String> {
     let mut ways = Vec::new();
     if let Some((quant, tight)) = largest_quant_that_fits(input, n) {
         ways.push(format!(
@@ -137,11 +157,7 @@ fn way_out(input: &Input<'_>, n: &Numbers) -> String {
             hardware.name
         ));
     }
-    if ways.is_empty() {
-        "give it more memory".to_owned()
-    } else {
-        ways.join("; ")
-    }
+    ways
 }
 
 /// Largest quant of the guide, by size, that is smaller than this one and not refused.
@@ -184,8 +200,11 @@ fn longest_context_that_fits(input: &Input<'_>, n: &Numbers) -> Option<u64> {
     (context > 0 && fits_now).then_some(context)
 }
 
-/// GPU with the least memory that takes the quant as it is.
+/// GPU with the least memory that takes the quant as it is. Who asked for a CPU is not sent to buy a GPU.
 fn smallest_hardware_that_fits(input: &Input<'_>) -> Option<&'static Hardware> {
+    if input.hardware.is_cpu() {
+        return None;
+    }
     Hardware::all()
         .iter()
         .filter(|hardware| !hardware.is_cpu())
@@ -194,6 +213,11 @@ fn smallest_hardware_that_fits(input: &Input<'_>) -> Option<&'static Hardware> {
             fits(cause(&candidate, &numbers(&candidate))) != Fits::No
         })
         .min_by_key(|hardware| hardware.memory_bytes)
+}
+
+/// As [`gb`], never less than `bytes`: for advice that must suffice.
+fn gb_up(bytes: u64) -> String {
+    gb(bytes.div_ceil(GB / 10).saturating_mul(GB / 10))
 }
 
 /// Bytes as GB with one decimal, without it when whole.

@@ -198,3 +198,34 @@ fn json_field_names() {
         (Some("yes"), Some("catalogue"))
     );
 }
+
+#[test]
+fn a_cpu_plan_refused_for_ram_asks_for_ram_or_a_smaller_quant() {
+    let on_cpu = |quant, memory| {
+        t4(quant, |input| {
+            input.hardware = Hardware::by_name("CPU").unwrap();
+            input.memory = Some(memory);
+        })
+    };
+    let refused = on_cpu("UD-Q5_K_XL", 20 * GB);
+    assert_eq!(refused.cause, Cause::RamTooSmall, "{}", refused.reason);
+    let words = &refused.reason;
+    assert!(
+        words.contains("the budget is 20 GB; give it at least"),
+        "{words}"
+    );
+    assert!(words.contains("largest quant that fits"), "{words}");
+    assert!(!words.contains("hardware"), "{words}");
+
+    // The advice suffices.
+    let advised = refused.ram_min_bytes.div_ceil(GB / 10) * (GB / 10);
+    let streams = on_cpu("UD-Q5_K_XL", advised);
+    assert_eq!(streams.cause, Cause::StreamsFromDisk);
+    assert!(
+        streams
+            .reason
+            .contains("to hold every expert and the budget is"),
+        "{}",
+        streams.reason
+    );
+}
