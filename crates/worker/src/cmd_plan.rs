@@ -12,6 +12,7 @@ use sizing::facts::Failure;
 use sizing::{Facts, Fits, GB, Identity, InspectReport, Plan};
 use spec::Document;
 
+use crate::local_facts;
 use crate::planning::{self, PlanError, Resolved};
 
 /// Some plan is `fits: no`.
@@ -185,21 +186,7 @@ fn facts_of_report(path: &Path) -> Result<Facts, Error> {
 
 /// Facts of local files. They carry no commit and no digests, so the ids are zeros; no formula uses them.
 fn facts_of_files(first: &Path, resolved: &Resolved) -> Result<Facts, Error> {
-    let failed = |message: String| Error::Facts {
-        path: first.display().to_string(),
-        message,
-    };
-    let shards = gguf::shard::find_shards(first).map_err(|error| failed(error.to_string()))?;
-    let mut headers = Vec::with_capacity(shards.len());
-    let mut bytes = 0u64;
-    for shard in &shards {
-        headers.push(gguf::open_header(shard).map_err(|error| failed(error.to_string()))?);
-        bytes += std::fs::metadata(shard)
-            .map_err(|error| failed(error.to_string()))?
-            .len();
-    }
-    gguf::shard::check_set(&headers).map_err(|error| failed(error.to_string()))?;
-    let identity = Identity {
+    local_facts::of_files(first, |bytes| Identity {
         repo: resolved.repo.clone(),
         commit: "0".repeat(40),
         path: first
@@ -209,8 +196,11 @@ fn facts_of_files(first: &Path, resolved: &Resolved) -> Result<Facts, Error> {
         quant: resolved.quant.clone(),
         digest: "0".repeat(64),
         bytes,
-    };
-    Facts::from_headers(&headers, &identity).map_err(|error| failed(error.to_string()))
+    })
+    .map_err(|message| Error::Facts {
+        path: first.display().to_string(),
+        message,
+    })
 }
 
 fn print(output: Output, rows: &[Row]) -> Result<(), Error> {

@@ -14,12 +14,14 @@ use indicatif::HumanDuration;
 use server::{ApiKeys, Config};
 use sizing::{Facts, Fits, Plan};
 use spec::{CpuFallback, Document, HardwareName};
+use tokio::time::timeout;
 
 use crate::{
     cmd_fetch::{self, FetchArgs},
     cmd_inspect_remote,
     hub_source::HubSource,
     job::{self, JobError},
+    local_facts::{self, Wanted},
     planning,
     serving::{self, Serving},
 };
@@ -28,6 +30,8 @@ use crate::{
 const CONNECTIONS: u8 = 8;
 /// Longest wait for requests under way after Ctrl-C; a second Ctrl-C ends it.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(600);
+/// Longest wait for the hub where a verified artifact is on the disk.
+const OFFLINE_AFTER: Duration = Duration::from_secs(10);
 /// Larger than any spec.
 const MAX_SPEC: u64 = 1 << 20;
 
@@ -153,7 +157,8 @@ async fn plan_and_fetch(args: &RunArgs, mut document: Document) -> Result<Ready,
         resolved.repo.clone(),
         resolved.quant.clone(),
     );
-    let facts = cmd_inspect_remote::inspect(&source).await?;
+    let models = models_dir(args)?;
+    let facts = inspect_or_kept(&source, &models).await?;
     let plan = planning::plan(
         &resolved,
         Some(&facts),
@@ -171,7 +176,7 @@ async fn plan_and_fetch(args: &RunArgs, mut document: Document) -> Result<Ready,
         return Err(JobError::transient("DoesNotFit", plan.reason));
     }
     source.revision.clone_from(&facts.commit);
-    let dest = models_dir(args)?.join(directory_name(&facts));
+    let dest = models.join(directory_name(&facts));
     fs::create_dir_all(&dest).map_err(|error| {
         JobError::transient(
             "IoError",
@@ -197,6 +202,31 @@ async fn plan_and_fetch(args: &RunArgs, mut document: Document) -> Result<Ready,
         plan,
         model,
     })
+}
+
+/// Facts from the hub or, when it cannot be reached, from an artifact that an earlier run fetched and verified.
+async fn inspect_or_kept(source: &HubSource, models: &Path) -> Result<Facts, JobError> {
+    let wanted = Wanted {
+        repo: &source.repo,
+        quant: &source.quant,
+        revision: &source.revision,
+        path: source.path.as_deref(),
+    };
+    let prefix = directory_prefix(&source.repo, &source.quant);
+    let Some(kept) = local_facts::kept(models, &prefix, &wanted) else {
+        return cmd_inspect_remote::inspect(source).await;
+    };
+    let problem = match timeout(OFFLINE_AFTER, cmd_inspect_remote::inspect(source)).await {
+        Err(_) => format!("no answer in {} s", OFFLINE_AFTER.as_secs()),
+        Ok(Err(error)) if !error.permanent => error.message,
+        Ok(outcome) => return outcome,
+    };
+    tracing::warn!(
+        commit = kept.commit,
+        "starting offline from the files that an earlier run verified, {} may have newer ones: {problem}",
+        source.repo
+    );
+    Ok(kept)
 }
 
 fn read(path: &Path) -> Result<Document, JobError> {
@@ -278,6 +308,12 @@ fn models_dir(args: &RunArgs) -> Result<PathBuf, JobError> {
 /// One directory per artifact, so that two quants never mix. Repository and quant come from the hub
 /// and the spec, so only harmless characters are kept.
 fn directory_name(facts: &Facts) -> String {
+    let digest: String = facts.digest.chars().take(10).collect();
+    format!("{}{digest}", directory_prefix(&facts.repo, &facts.quant))
+}
+
+/// What the directories of a repository's quant begin with.
+fn directory_prefix(repo: &str, quant: &str) -> String {
     let harmless = |c: char| {
         if c.is_ascii_alphanumeric() || "._-".contains(c) {
             c
@@ -285,15 +321,9 @@ fn directory_name(facts: &Facts) -> String {
             '-'
         }
     };
-    let name: String = facts
-        .repo
-        .replace('/', "--")
-        .chars()
-        .map(harmless)
-        .collect();
-    let quant: String = facts.quant.chars().map(harmless).collect();
-    let digest: String = facts.digest.chars().take(10).collect();
-    format!("{name}--{quant}--{digest}")
+    let name: String = repo.replace('/', "--").chars().map(harmless).collect();
+    let quant: String = quant.chars().map(harmless).collect();
+    format!("{name}--{quant}--")
 }
 
 fn print(name: &str, facts: &Facts, plan: &Plan, auto: Option<&str>) {

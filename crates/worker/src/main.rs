@@ -14,6 +14,7 @@ mod cmd_serve;
 mod cmd_split;
 mod hub_source;
 mod job;
+mod local_facts;
 mod planning;
 mod serving;
 

@@ -7,7 +7,7 @@ use spec::{AUTO_QUANT, CpuFallback, KimiModelSpec};
 /// A spec whose names were looked up.
 #[derive(Debug, Clone)]
 pub(crate) struct Resolved {
-    /// The catalogue's row, from `spec.model` or from the repository's name.
+    /// The catalogue's row, from `spec.model` or from the repository's name. Its `repo` may differ from that below.
     pub(crate) model: Option<&'static Model>,
     pub(crate) repo: String,
     /// Never `auto`.
@@ -37,8 +37,9 @@ pub(crate) enum PlanError {
     #[error("{field} '{text}' is no quantity; write it like 96Gi or 100G")]
     Quantity { field: &'static str, text: String },
     #[error(
-        "the catalogue has no sizes for {quant} of {repo}, only those of its quants ({known}): plan from the files, with \
-         --facts REPORT (written by `kimi inspect-remote`) or --gguf FILE"
+        "the catalogue knows the sizes of Kimi K2's six quants ({known}) in the repositories it names, not those of \
+         {quant} of {repo}; --gguf FILE (a local file, or the first shard of a set) or --facts REPORT (written by \
+         `kimi inspect-remote`) makes an exact plan"
     )]
     NoSizes {
         quant: String,
@@ -103,7 +104,9 @@ pub(crate) fn plan(
     facts: Option<&Facts>,
     bandwidth_bits: u64,
 ) -> Result<Plan, PlanError> {
-    let source = match (facts, resolved.model, Quant::by_name(&resolved.quant)) {
+    // The catalogue's sizes are of its own repository: another one may hold other files.
+    let row = resolved.model.filter(|row| row.repo == resolved.repo);
+    let source = match (facts, row, Quant::by_name(&resolved.quant)) {
         (Some(facts), ..) => Source::Exact(same_artifact(resolved, facts)?),
         (None, Some(model), Some(quant)) => Source::Catalogue { model, quant },
         _ => {

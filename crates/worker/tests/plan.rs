@@ -131,6 +131,7 @@ fn auto_says_what_it_chose_and_why() {
 #[test]
 fn bad_files_exit_2_and_say_what_to_do() {
     let unknown = "{model: Kimi-K9, quant: UD-TQ1_0, hardware: T4}";
+    let foreign = "{model: Kimi-K2-Instruct, source: {huggingFace: {repo: someone/Else-GGUF}}, quant: UD-Q2_K_XL, hardware: T4}";
     let outside = "{source: {huggingFace: {repo: a/b}}, quant: Q4_K_M, hardware: CPU}";
     for (yaml, words) in [
         (String::new(), "KimiModel"),
@@ -141,6 +142,11 @@ fn bad_files_exit_2_and_say_what_to_do() {
             "the catalogue has no model 'Kimi-K9'; it has: Kimi-K2-Instruct",
         ),
         (document("x", outside), "--facts REPORT"),
+        // The catalogue's sizes are not those of somebody else's files, whatever the names.
+        (
+            document("x", foreign),
+            "UD-Q2_K_XL of someone/Else-GGUF; --gguf FILE",
+        ),
     ] {
         let run = plan(&["-f", "-"], &yaml);
         assert_eq!((run.code, run.out.as_str()), (2, ""), "{yaml}");
@@ -177,4 +183,24 @@ fn local_files_plan_exactly() {
         (json["storageBytes"].as_u64(), json["vramBytes"].as_u64()),
         (Some(1_000_000_000), Some(0))
     );
+}
+
+#[test]
+fn the_examples_plan_or_say_how() {
+    for (file, code) in [
+        ("examples/kimi-k2-research.yaml", 0),
+        ("examples/kimi-tiny.yaml", 2),
+        ("examples/moonlight.yaml", 2),
+    ] {
+        let run = plan(&["-f", file], "");
+        assert_eq!(run.code, code, "{file}: {}{}", run.out, run.err);
+        assert_eq!(
+            run.err.contains("makes an exact plan"),
+            code == 2,
+            "{}",
+            run.err
+        );
+        let text = std::fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
+        assert_eq!(text.contains("#   kimi plan -f"), code == 2, "{file}");
+    }
 }

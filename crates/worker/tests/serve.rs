@@ -442,6 +442,29 @@ fn run_plans_fetches_and_serves() {
         "one artifact, fetched once"
     );
 
+    // What was fetched and verified needs no hub.
+    let offline = free_port();
+    let mut command = kimi();
+    command
+        .arg("run")
+        .arg("-f")
+        .arg(testdata().join("../examples/kimi-tiny.yaml"))
+        .args(["--endpoint", "http://127.0.0.1:9", "--port"])
+        .arg(offline.to_string())
+        .arg("--dir")
+        .arg(dir.path());
+    let mut server = Server::start(&mut command, offline);
+    let answer = server
+        .ask(
+            "POST",
+            "/v1/chat/completions",
+            &question("Who built the ark?"),
+        )
+        .unwrap();
+    assert!(answer.contains("Noah built the ark."), "{answer}");
+    server.signal("INT");
+    assert_eq!(server.code(), Some(0));
+
     // What does not fit is refused with numbers.
     let spec = dir.path().join("large.yaml");
     let text = fs::read_to_string(testdata().join("../examples/kimi-tiny.yaml")).unwrap();
