@@ -45,8 +45,6 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// `status.allocatable.memory`, bytes.
     pub memory: u64,
-    /// `status.allocatable["nvidia.com/gpu"]`.
-    pub gpus: u64,
     /// Condition Ready is True and the Node is not cordoned.
     pub usable: bool,
 }
@@ -174,6 +172,8 @@ pub struct ServerPod {
     pub restarts: u32,
     /// When the running container started.
     pub started: Option<Timestamp>,
+    /// When a container of it last ended.
+    pub ended: Option<Timestamp>,
     /// When it became ready.
     pub ready_since: Option<Timestamp>,
 }
@@ -241,5 +241,17 @@ impl Workload {
             .iter()
             .filter(|pod| pod.ready && !pod.terminating)
             .count()
+    }
+}
+
+impl ServerPod {
+    /// True if a container was started after the last one ended: what ended it may be over.
+    #[must_use]
+    pub fn runs_again(&self) -> bool {
+        match (self.started, self.ended) {
+            (Some(started), Some(ended)) => started >= ended,
+            (Some(_), None) => true,
+            (None, _) => false,
+        }
     }
 }

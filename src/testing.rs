@@ -64,7 +64,6 @@ pub(crate) fn node(name: &str, memory: u64, product: Option<&str>) -> Node {
         name: name.to_owned(),
         labels,
         memory,
-        gpus: u64::from(product.is_some()),
         usable: true,
     }
 }

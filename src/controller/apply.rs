@@ -228,8 +228,8 @@ impl Writer<'_> {
         }
     }
 
-    /// Changes the replicas of a Deployment that is not the target. Applying two fields would drop all others of ours,
-    /// so this is a merge patch.
+    /// Changes the replicas and the stopped-at annotation of a Deployment. Applying two fields would drop all others of
+    /// ours, so this is a merge patch.
     async fn scale(&self, scale: &Scale, live: Option<&Deployment>) -> Result<(), Error> {
         let Scale {
             deployment,

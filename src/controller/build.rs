@@ -60,7 +60,8 @@ pub struct Resources<Stage> {
     pub jobs: Vec<Job>,
     /// Applied.
     pub deployments: Vec<Deployment>,
-    /// Deployments that are not the target: replicas (and the stopped-at annotation) change, nothing else.
+    /// Replicas and the stopped-at annotation of Deployments, nothing else: of those that are not the target, and of a
+    /// target that was stopped once and runs again.
     pub scales: Vec<Scale>,
     /// Applied.
     pub services: Vec<Service>,
@@ -258,24 +259,32 @@ fn scales(
             .map(|workload| scale(&workload.name, 0, None))
             .collect();
     }
-    let Some(active) = snapshot.active().filter(|active| !active.deleting) else {
-        return Vec::new();
-    };
     let rendered = runs_target(&decision.step);
-    if rendered && target.is_some_and(|target| target.workload == active.id) {
-        return Vec::new();
-    }
+    let mut scales = Vec::new();
+    // Written by a merge patch, which an apply does not take back: left on, it would date a later outage.
+    let restarted = target
+        .filter(|_| rendered)
+        .and_then(|target| snapshot.workload(&target.workload))
+        .filter(|running| running.stopped_at.is_some() && !running.deleting);
+    scales.extend(restarted.map(|running| scale(&running.name, model.replicas, None)));
+    let other = snapshot.active().filter(|active| {
+        let is_target = target.is_some_and(|target| target.workload == active.id);
+        !(active.deleting || rendered && is_target)
+    });
+    let Some(active) = other else {
+        return scales;
+    };
     let wanted = match decision.step {
         Step::StopOld => 0,
         // Stopped to make room: it stays so while its successor can start.
         _ if rendered && active.replicas == 0 => 0,
         _ => model.replicas,
     };
-    if active.replicas == wanted {
-        return Vec::new();
+    if active.replicas != wanted {
+        let stopped_at = (decision.step == Step::StopOld).then_some(snapshot.now);
+        scales.push(scale(&active.name, wanted, stopped_at));
     }
-    let stopped_at = (decision.step == Step::StopOld).then_some(snapshot.now);
-    vec![scale(&active.name, wanted, stopped_at)]
+    scales
 }
 
 fn suspensions(model: &ValidModel, snapshot: &Snapshot) -> Vec<Suspension> {

@@ -163,7 +163,6 @@ fn observe_node(node: &KubeNode) -> Node {
         name: node.name_any(),
         labels: node.metadata.labels.clone().unwrap_or_default(),
         memory: allocatable("memory").unwrap_or(0),
-        gpus: allocatable("nvidia.com/gpu").unwrap_or(0),
         usable: ready && !cordoned,
     }
 }

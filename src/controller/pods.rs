@@ -168,6 +168,11 @@ pub fn server(pod: &Pod, now: Timestamp) -> ServerPod {
         })
         .find(|terminated| terminated.exit_code != 0);
     let running = states(pod).find_map(|(now, _)| now?.running.as_ref()?.started_at.as_ref());
+    let ended = states(pod)
+        .flat_map(|(now, last)| [now, last])
+        .filter_map(|state| state?.terminated.as_ref()?.finished_at.as_ref())
+        .map(|time| time.0)
+        .max();
     ServerPod {
         name: pod.name_any(),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
@@ -180,6 +185,7 @@ pub fn server(pod: &Pod, now: Timestamp) -> ServerPod {
             .map(|s| u32::try_from(s.restart_count).unwrap_or(0))
             .sum(),
         started: running.map(|time| time.0),
+        ended,
         ready_since: ready.map(|c| transition(c, now)),
     }
 }

@@ -137,6 +137,33 @@ fn one_slot_reverted_while_stopped_starts_the_old_again() {
 }
 
 #[test]
+fn a_stop_that_was_reverted_is_forgotten() {
+    let mut cluster = serving("Q4_K_M");
+    let request = testing::assessed(&cluster.see())
+        .target
+        .unwrap()
+        .memory_request;
+    let whole = std::mem::replace(&mut cluster.nodes[0].1, request * 3 / 2);
+    cluster.edit(|spec| spec.quant = "Q5_0".to_owned());
+    while cluster.reconcile().step != Step::StopOld {
+        cluster.tick();
+    }
+    cluster.edit(|spec| spec.quant = "Q4_K_M".to_owned());
+    assert_eq!(cluster.settle(LONG).step, Step::Serving);
+    assert_eq!(cluster.see().active().unwrap().stopped_at, None);
+    cluster.nodes[0].1 = whole;
+    cluster.edit(|spec| spec.serving.replicas = 0);
+    assert_eq!(cluster.settle(LONG).reason, Reason::ScaledToZero);
+    cluster.edit(|spec| {
+        spec.serving.replicas = 1;
+        spec.quant = "Q8_0".to_owned();
+    });
+    assert_eq!(cluster.settle(LONG).step, Step::Serving);
+    let switch = cluster.see().service.unwrap().last_switch.unwrap();
+    assert_eq!((switch.to.as_str(), switch.outage_seconds), ("Q8_0", 0));
+}
+
+#[test]
 fn a_quant_that_does_not_exist_then_corrected() {
     let mut cluster = serving("Q4_K_M");
     cluster.edit(|spec| spec.quant = "Q9_9".to_owned());
@@ -221,6 +248,40 @@ fn a_failed_fetch_is_retried_and_resumes() {
     cluster.jobs.clear();
     assert_eq!(cluster.settle(LONG).step, Step::Serving);
     assert_eq!(cluster.fetched, whole, "a deleted Job costs no byte");
+}
+
+#[test]
+fn a_full_disk_is_healed_by_more_headroom() {
+    let full = || Reason::Reported("DiskFull".to_owned());
+    let more = |spec: &mut spec::KimiModelSpec| spec.storage.headroom = Some("2G".to_owned());
+    let mut cluster = cluster(MINIMAL);
+    cluster.room = 2_000_000_000;
+    assert_eq!(cluster.settle(10).reason, full());
+    cluster.edit(more);
+    assert_eq!(cluster.settle(LONG).step, Step::Serving);
+    let writes = cluster.writes;
+    cluster.edit(|spec| spec.storage.headroom = Some("4G".to_owned()));
+    cluster.settle(5);
+    assert_eq!(cluster.writes, writes, "verified weights need no more room");
+
+    let mut cluster = self::cluster(MINIMAL);
+    (cluster.room, cluster.expandable) = (2_000_000_000, false);
+    cluster.settle(10);
+    cluster.edit(more);
+    assert_eq!(cluster.settle(10).reason, full());
+    cluster.edit(|spec| spec.suspend = true);
+    cluster.settle(5);
+    let stopped = |job: &k8s_openapi::api::batch::v1::Job| {
+        job.metadata
+            .name
+            .as_deref()
+            .is_some_and(|name| name.contains("fetch"))
+            && job.spec.as_ref().unwrap().suspend == Some(true)
+    };
+    assert!(
+        cluster.jobs.values().any(stopped),
+        "a volume that cannot grow holds up nothing else"
+    );
 }
 
 #[test]

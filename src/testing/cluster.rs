@@ -16,8 +16,8 @@ use serde_json::json;
 use sizing::Facts;
 
 use super::objects::{
-    argument, end, is_ready, keep_identity, label, node, owner, phase, refuse, request, run,
-    set_condition,
+    argument, bind, end, is_bound, is_ready, keep_identity, label, node, owner, phase, refuse,
+    request, run, set_condition, storage,
 };
 use super::{epoch, settings};
 use crate::controller::assess::assess;
@@ -44,6 +44,9 @@ pub(crate) struct Cluster {
     pub(crate) hub: BTreeMap<String, Facts>,
     /// Fetch pods that will still fail for want of the hub.
     pub(crate) outages: u32,
+    /// Bytes that a volume must have for a fetch to find room, and whether a volume can be grown.
+    pub(crate) room: u64,
+    pub(crate) expandable: bool,
     /// Quants whose server ends with an error instead of becoming ready.
     pub(crate) broken: BTreeSet<String>,
     pub(crate) jobs: BTreeMap<String, Job>,
@@ -77,6 +80,8 @@ impl Cluster {
                 .map(|quant| ((*quant).to_owned(), super::facts(quant)))
                 .collect(),
             outages: 0,
+            room: 0,
+            expandable: true,
             broken: BTreeSet::new(),
             jobs: BTreeMap::new(),
             claims: BTreeMap::new(),
@@ -262,8 +267,16 @@ impl Cluster {
         let meta = live.as_ref().map(|live| &live.metadata);
         keep_identity(&mut claim.metadata, meta, self.now, &mut self.serial);
         claim.status = live.as_ref().and_then(|live| live.status.clone());
-        if let Some(live) = &live {
-            assert_eq!(live.spec, claim.spec, "the spec of a claim is immutable");
+        if let Some(live) = live.as_ref().filter(|live| live.spec != claim.spec) {
+            let mut grown = live.clone();
+            let spec = grown.spec.as_mut().unwrap();
+            spec.resources = claim.spec.as_ref().unwrap().resources.clone();
+            assert_eq!(grown.spec, claim.spec, "the rest of a claim is immutable");
+            assert!(is_bound(live), "only a bound claim can grow");
+            assert!(storage(&claim) > storage(live), "a claim never shrinks");
+            if !self.expandable {
+                return None;
+            }
         }
         if live.as_ref() != Some(&claim) {
             self.may_write()?;
@@ -296,6 +309,14 @@ impl Cluster {
                 live.template, new.template,
                 "a template under one name never changes"
             );
+        }
+        // What a merge patch wrote is not an apply's to remove.
+        let stopped_at = meta
+            .and_then(|meta| meta.annotations.as_ref())
+            .and_then(|all| all.get(names::ANNOTATION_STOPPED_AT));
+        if let Some(at) = stopped_at {
+            let annotations = deployment.metadata.annotations.get_or_insert_default();
+            annotations.insert(names::ANNOTATION_STOPPED_AT.to_owned(), at.clone());
         }
         if live.as_ref() != Some(&deployment) {
             self.may_write()?;
@@ -460,8 +481,15 @@ impl Cluster {
         let artifact = label(job, names::LABEL_ARTIFACT).unwrap();
         let claim = self
             .claims
-            .get(&names::claim("reader", artifact))
+            .get_mut(&names::claim("reader", artifact))
             .expect("a fetch pod needs its claim");
+        bind(claim);
+        if storage(claim) < self.room {
+            return Some((
+                1,
+                json!({"error": {"reason": "DiskFull", "message": "enlarge the volume (storage.headroom)"}}),
+            ));
+        }
         let filled = self
             .filled
             .entry(claim.metadata.uid.clone().unwrap())

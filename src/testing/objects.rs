@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStatus, Node,
-    NodeCondition, NodeSpec, NodeStatus, Pod, PodCondition,
+    NodeCondition, NodeSpec, NodeStatus, PersistentVolumeClaim, Pod, PodCondition,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -82,6 +82,29 @@ pub(super) fn request(pod: &Pod) -> u64 {
         .and_then(|spec| spec.containers[0].resources.as_ref()?.requests.as_ref());
     let memory = requests.and_then(|requests| spec::parse_quantity(&requests.get("memory")?.0));
     memory.filter(|_| server).unwrap_or(0)
+}
+
+pub(super) fn bind(claim: &mut PersistentVolumeClaim) {
+    claim.status.get_or_insert_default().phase = Some("Bound".to_owned());
+}
+
+pub(super) fn is_bound(claim: &PersistentVolumeClaim) -> bool {
+    let phase = claim
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
+    phase == Some("Bound")
+}
+
+/// Bytes requested of a volume.
+pub(super) fn storage(claim: &PersistentVolumeClaim) -> u64 {
+    let resources = claim
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
+    resources
+        .and_then(|requests| spec::parse_quantity(&requests.get("storage")?.0))
+        .unwrap_or(0)
 }
 
 pub(super) fn argument(args: &Option<Vec<String>>, flag: &str) -> String {

@@ -35,7 +35,7 @@ pub struct KimiModelSpec {
     #[schemars(length(min = 1, max = 63), regex(pattern = schema::COMPONENT))]
     pub quant: String,
 
-    /// The GPU to plan for, or CPU. Pods are placed on Nodes that carry it.
+    /// The GPU to plan for, or CPU. With serving.cpuFallback Allow, Nodes that carry the GPU are preferred.
     pub hardware: HardwareName,
 
     /// What quant auto optimises for. Ignored with any other quant.
@@ -130,8 +130,9 @@ pub struct Storage {
     #[schemars(length(min = 1, max = 253), regex(pattern = schema::SUBDOMAIN))]
     pub storage_class_name: Option<String>,
 
-    /// Room on the volume beyond the weights, as a quantity. Default: 50 GB, but at most a quarter of the weights.
-    /// Read when the volume is made.
+    /// Room on the volume beyond the weights, as a quantity. Default: 50 GB, at most a quarter of the weights. Read
+    /// when the volume is made, and may grow it until the weights are verified, where the StorageClass expands
+    /// volumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 24), regex(pattern = schema::QUANTITY))]
     pub headroom: Option<String>,

@@ -11,10 +11,10 @@ use super::super::plan::{Decision, Step};
 use super::super::validate::ValidModel;
 use super::Error;
 use crate::names::{self, Component};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Claim, Snapshot};
 
-/// The claim, when it exists or is to be made now. What cannot change on an existing claim (class, size) is repeated as
-/// observed.
+/// The claim, when it exists or is to be made now. The class of an existing claim is repeated as observed, and so is its
+/// size, unless [`grows`].
 ///
 /// # Errors
 /// When the facts cannot be written as JSON, which is a bug.
@@ -31,6 +31,10 @@ pub fn build(
         return Ok(None);
     }
     let (bytes, class) = match live {
+        Some(claim) if grows(model, claim, decision) => (
+            claim.requested.max(storage_bytes),
+            claim.storage_class.clone(),
+        ),
         Some(claim) => (claim.requested, claim.storage_class.clone()),
         None => (storage_bytes, model.storage_class.clone()),
     };
@@ -71,4 +75,14 @@ pub fn build(
         }),
         status: None,
     }))
+}
+
+/// Whether the headroom asked for may enlarge a live claim: more room is what mends a full volume. Only while weights are
+/// being fetched, when nothing else waits to be written: a StorageClass that does not expand volumes refuses this, and
+/// the refusal then shows as a condition and holds up no other step. The API server enlarges bound claims only.
+fn grows(model: &ValidModel, claim: &Claim, decision: &Decision) -> bool {
+    model.headroom.is_some()
+        && claim.bound
+        && claim.verified.is_none()
+        && decision.step == Step::WaitFetch
 }

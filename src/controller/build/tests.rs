@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Settings, build};
-use crate::controller::assess::{Assessment, assess};
+use crate::controller::assess::{Assessment, Target, assess};
 use crate::controller::plan::{Decision, Reason, Step};
 use crate::crd::LastSwitch;
 use crate::names;
@@ -232,13 +232,9 @@ fn placement() {
     );
 }
 
-/// A live claim is repeated as it is: class and size of an existing claim cannot change.
-#[test]
-fn an_existing_claim_is_not_resized() {
-    let mut snapshot = inspected(FULL);
-    let assessment = testing::assessed(&snapshot);
-    let target = assessment.target.clone().unwrap();
-    snapshot.claims.push(Claim {
+/// A claim of the target as it might be found: made by an earlier spec.
+fn live_claim(target: &Target) -> Claim {
+    Claim {
         name: names::claim("reader", &target.artifact),
         artifact: target.artifact.clone(),
         source: "earlier".to_owned(),
@@ -250,7 +246,61 @@ fn an_existing_claim_is_not_resized() {
         bound: true,
         deleting: false,
         created: testing::epoch(),
-    });
+    }
+}
+
+fn requested(spec: &str, step: Step, change: impl FnOnce(&mut Claim)) -> String {
+    let mut snapshot = inspected(spec);
+    let assessment = testing::assessed(&snapshot);
+    let mut claim = live_claim(assessment.target.as_ref().unwrap());
+    change(&mut claim);
+    snapshot.claims.push(claim);
+    let settings = testing::settings();
+    let resources = build(&settings, &assessment, &decision(step), &snapshot).unwrap();
+    let spec = resources.claims[0].spec.clone().unwrap();
+    spec.resources.unwrap().requests.unwrap()["storage"]
+        .0
+        .clone()
+}
+
+/// The one edit that mends a full volume; a volume that needs no more room is left alone.
+#[test]
+fn headroom_grows_a_claim_until_it_is_verified() {
+    let wait = || Step::WaitFetch;
+    assert_eq!(requested(FULL, wait(), |_| ()), "2009000000");
+    let large = |claim: &mut Claim| claim.requested = 3_000_000_000;
+    assert_eq!(
+        requested(FULL, wait(), large),
+        "3000000000",
+        "never shrinks"
+    );
+    let verified = |claim: &mut Claim| {
+        claim.verified = claim.facts.as_ref().map(names::verified_value);
+    };
+    assert_eq!(requested(FULL, wait(), verified), "77");
+    let unbound = |claim: &mut Claim| claim.bound = false;
+    assert_eq!(
+        requested(FULL, wait(), unbound),
+        "77",
+        "the API server grows bound claims only"
+    );
+    assert_eq!(requested(MINIMAL, wait(), |_| ()), "77", "not asked for");
+    for step in [Step::Fetch, Step::MarkVerified, Step::Suspended] {
+        assert_eq!(
+            requested(FULL, step, |_| ()),
+            "77",
+            "a refusal must not hold up what else the step writes"
+        );
+    }
+}
+
+/// Otherwise a live claim is repeated as it is: its class cannot change.
+#[test]
+fn an_existing_claim_is_not_resized() {
+    let mut snapshot = inspected(FULL);
+    let assessment = testing::assessed(&snapshot);
+    let target = assessment.target.clone().unwrap();
+    snapshot.claims.push(live_claim(&target));
     let resources = build(
         &testing::settings(),
         &assessment,

@@ -79,7 +79,7 @@ pub(super) fn start(
                 Reason::Reported(failure.reason.clone()),
                 message,
             )
-            .stalled(true),
+            .stalled(!pod.runs_again()),
         );
     }
     if let Some(pod) = pods().find(|pod| pod.restarts > 0) {
@@ -94,7 +94,7 @@ fn crashed(pod: &ServerPod) -> Decision {
         "pod {} ended {} times without a report; see its logs",
         pod.name, pod.restarts
     );
-    Decision::new(Step::WaitReady, Reason::StartFailed, message).stalled(true)
+    Decision::new(Step::WaitReady, Reason::StartFailed, message).stalled(!pod.runs_again())
 }
 
 /// Whether stopping `old` can make room: one of its pods is on a Node where the target's pod could be. Otherwise an

@@ -42,6 +42,7 @@ fn pod(ready: bool) -> ServerPod {
         failure: None,
         restarts: 0,
         started: None,
+        ended: None,
         ready_since: None,
     }
 }
@@ -511,12 +512,34 @@ fn starting_and_room() {
         "WaitReady",
         "SelfTestFailed",
     );
-    check(
+    let decision = check(
         switching(false),
         |s| s.workloads[0].pods[0].restarts = 1,
         "WaitReady",
         "StartFailed",
     );
+    assert!(decision.stalled);
+    // It ended, and loads again: said, but not stuck. A container beside it that ran all along proves nothing.
+    for (reason, reported) in [
+        ("OutOfMemory", failure("OutOfMemory")),
+        ("StartFailed", None),
+    ] {
+        for (started, stalled) in [
+            (Some(MINUTE), false),
+            (Some(MINUTE * 3), true),
+            (None, true),
+        ] {
+            let again = |s: &mut Snapshot| {
+                let started = started.map(|ago| at(s, ago));
+                let ended = Some(at(s, MINUTE * 2));
+                let pod = &mut s.workloads[0].pods[0];
+                (pod.failure, pod.restarts) = (reported.clone(), 1);
+                (pod.started, pod.ended) = (started, ended);
+            };
+            let decision = check(switching(false), again, "WaitReady", reason);
+            assert_eq!(decision.stalled, stalled, "{reason} {started:?}");
+        }
+    }
     check(
         switching(false),
         |s| s.workloads[0].deleting = true,
