@@ -270,3 +270,47 @@ fn transition(condition: &PodCondition, now: Timestamp) -> Timestamp {
         .as_ref()
         .map_or(now, |time| time.0)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn killed_at(at: &str) -> Value {
+        json!({"terminated": {"exitCode": 137, "reason": "OOMKilled", "finishedAt": at}})
+    }
+
+    fn container(name: &str, state: Value, last: Value) -> Value {
+        json!({"name": name, "image": "x", "imageID": "x", "ready": false, "restartCount": 1,
+               "state": state, "lastState": last})
+    }
+
+    fn observed(containers: &[Value]) -> ServerPod {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "reader"},
+            "status": {"phase": "Running", "containerStatuses": containers}
+        }))
+        .unwrap();
+        server(&pod, Timestamp::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_server_runs_again_once_it_was_started_after_its_end() {
+        let running = |at: &str| json!({"running": {"startedAt": at}});
+        let (early, killed, late) = (
+            "2026-01-01T00:00:00Z",
+            "2026-01-01T00:01:00Z",
+            "2026-01-01T00:02:00Z",
+        );
+        let again = observed(&[container("server", running(late), killed_at(killed))]);
+        assert!(again.runs_again());
+        assert_eq!(again.failure.unwrap().reason, "OutOfMemory");
+        let waiting = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+        let looping = container("server", waiting, killed_at(killed));
+        assert!(!observed(std::slice::from_ref(&looping)).runs_again());
+        let beside = container("proxy", running(early), json!({}));
+        assert!(!observed(&[looping, beside]).runs_again());
+    }
+}
