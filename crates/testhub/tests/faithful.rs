@@ -48,10 +48,7 @@ fn python() -> Result<PathBuf, String> {
         )?;
     }
     if run(&python, &["-c", "import huggingface_hub"]).is_err() {
-        run(
-            &python,
-            &["-m", "pip", "install", "--quiet", CLIENT],
-        )?;
+        run(&python, &["-m", "pip", "install", "--quiet", CLIENT])?;
     }
     Ok(python)
 }
