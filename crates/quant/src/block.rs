@@ -72,6 +72,23 @@ fn dot<B: Block<N>, const N: usize>(row: &[u8], x: &[f32]) -> f32 {
     sum as f32
 }
 
+/// Dot product of a row of plain values (one value a block) of `bytes` bytes each, decoded 64 at a time.
+pub(crate) fn dot_plain(
+    bytes: usize,
+    dequantize: fn(&[u8], &mut [f32]),
+    row: &[u8],
+    x: &[f32],
+) -> f32 {
+    let mut weights = [0.0; 64];
+    let mut sum = 0.0;
+    for (row, x) in row.chunks(64 * bytes).zip(x.chunks(64)) {
+        let count = x.len().min(row.len() / bytes);
+        dequantize(row, &mut weights[..count]);
+        sum += f64::from(dot_f32(&weights[..count], &x[..count]));
+    }
+    sum as f32
+}
+
 /// Dot product of two short rows in eight partial sums, a shape every compiler vectorizes.
 pub(crate) fn dot_f32(weights: &[f32], x: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 8];

@@ -6,7 +6,7 @@ mod avx2;
 
 use gguf::Dtype;
 
-use crate::block::dot_f32;
+use crate::block::dot_plain;
 use crate::cpu::Isa;
 use crate::kernels::{Kernels, Ladder};
 
@@ -35,14 +35,7 @@ fn dequantize(row: &[u8], out: &mut [f32]) {
 }
 
 fn dot(row: &[u8], x: &[f32]) -> f32 {
-    let mut weights = [0.0; 64];
-    let mut sum = 0.0;
-    for (row, x) in row.chunks(64 * BYTES).zip(x.chunks(64)) {
-        let count = x.len().min(row.len() / BYTES);
-        dequantize(row, &mut weights[..count]);
-        sum += f64::from(dot_f32(&weights[..count], &x[..count]));
-    }
-    sum as f32
+    dot_plain(BYTES, dequantize, row, x)
 }
 
 pub(crate) fn quantize(values: &[f32]) -> Vec<u8> {
