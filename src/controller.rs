@@ -49,12 +49,16 @@ const RESYNC: Duration = Duration::from_mins(10);
 /// First pause after an error; it doubles up to the longest.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_mins(5);
+/// How often a ConfigMap that holds the quant is read again.
+const REREAD: Duration = Duration::from_secs(15);
 /// How often the gauge of models by readiness is counted.
 const COUNT_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The step that ended a reconcile early. Waiting is no error; it is a [`plan::Decision`].
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error(transparent)]
+    Observe(#[from] observe::Error),
     #[error(transparent)]
     Build(#[from] build::Error),
     #[error(transparent)]
@@ -69,6 +73,7 @@ impl Error {
     /// Label of the error metric.
     fn step(&self) -> &'static str {
         match self {
+            Self::Observe(_) => "observe",
             Self::Build(_) => "build",
             Self::Apply(_) => "apply",
             Self::Publish(_) => "status",
@@ -213,7 +218,7 @@ async fn steps(guarded: &Guarded, context: &Context) -> Result<Action, Error> {
     let namespace = model.namespace().unwrap_or_default();
     let live = Live::of(model, stores);
 
-    let snapshot = observe::observe(model, &live, poller, metrics).await;
+    let snapshot = observe::observe(client, model, &live, poller, metrics).await?;
     let assessment = assess::assess(settings, &snapshot)?;
     let decision = plan::plan(&assessment, &snapshot);
     tracing::debug!(%namespace, model = snapshot.model.name, step = ?decision.step, message = decision.message, "decided");
@@ -237,7 +242,11 @@ async fn steps(guarded: &Guarded, context: &Context) -> Result<Action, Error> {
     });
     publish::publish(client, model, status, metrics).await?;
     applied?;
-    Ok(Action::requeue(decision.requeue.unwrap_or(RESYNC)))
+    let mut again = decision.requeue.unwrap_or(RESYNC);
+    if snapshot.quant_from.is_some() {
+        again = again.min(REREAD);
+    }
+    Ok(Action::requeue(again))
 }
 
 /// Back-off with jitter: models that fail together do not come back together.

@@ -27,7 +27,7 @@ use spec::KimiModelSpec;
         status_replicas_path = ".status.replicas",
         label_selector_path = ".status.selector"
     ),
-    printcolumn(name = "Quant", type_ = "string", json_path = ".spec.quant"),
+    printcolumn(name = "Quant", type_ = "string", json_path = ".status.targetQuant"),
     printcolumn(name = "Active", type_ = "string", json_path = ".status.activeQuant", priority = 1),
     printcolumn(name = "Hardware", type_ = "string", json_path = ".spec.hardware"),
     printcolumn(name = "Progress", type_ = "string", json_path = ".status.progress"),

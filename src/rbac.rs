@@ -87,6 +87,13 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         group: "",
+        resource: "configmaps",
+        verbs: &["get"],
+        scope: Scope::Namespace,
+        why: "the one key that spec.quantFrom names; never listed",
+    },
+    Rule {
+        group: "",
         resource: "nodes",
         verbs: READ,
         scope: Scope::Cluster,

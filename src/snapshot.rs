@@ -16,6 +16,8 @@ use crate::crd::LastSwitch;
 pub struct Snapshot {
     pub model: ModelMeta,
     pub spec: KimiModelSpec,
+    /// What stands where `spec.quantFrom` points to, when the spec has one.
+    pub quant_from: Option<ConfigValue>,
     pub nodes: Vec<Node>,
     /// Inspect and fetch Jobs of this model, those being deleted too.
     pub jobs: Vec<JobState>,
@@ -25,6 +27,17 @@ pub struct Snapshot {
     pub workloads: Vec<Workload>,
     pub service: Option<ServiceState>,
     pub now: Timestamp,
+}
+
+/// What a key of a ConfigMap holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigValue {
+    Text(String),
+    NoConfigMap,
+    /// The ConfigMap has these keys and not the one asked for.
+    NoKey {
+        has: Vec<String>,
+    },
 }
 
 /// Identity of the KimiModel.

@@ -79,6 +79,7 @@ pub(crate) fn snapshot(spec: &str) -> Snapshot {
             deleting: false,
         },
         spec: serde_yaml::from_str(spec).unwrap(),
+        quant_from: None,
         nodes: vec![node("n1", 32 << 30, None)],
         jobs: Vec::new(),
         claims: Vec::new(),

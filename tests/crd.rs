@@ -174,6 +174,23 @@ fn cel_rules() {
         json!({"quant": "auto", "hardware": "CPU", "model": "Kimi-K2-Instruct"}),
         None,
     );
+    let from =
+        || json!({"configMapKeyRef": {"name": "kimi-k2-llamacpp-config", "key": "QUANT_TYPE"}});
+    check(
+        "k",
+        json!({"quantFrom": from(), "hardware": "CPU", "source": source()}),
+        None,
+    );
+    check(
+        "k",
+        json!({"quantFrom": from(), "quant": "Q4_K_M", "hardware": "CPU", "source": source()}),
+        Some("give quant, or quantFrom instead of it"),
+    );
+    check(
+        "k",
+        json!({"hardware": "CPU", "source": source()}),
+        Some("give quant, or quantFrom instead of it"),
+    );
     let replicas = |count: i32| {
         let mut spec = plain();
         spec["serving"] = json!({"replicas": count});

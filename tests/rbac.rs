@@ -11,7 +11,8 @@ use http_body_util::BodyExt;
 use hyper::{Method, Request, Response, StatusCode};
 use kimi_operator::controller::apply::Writer;
 use kimi_operator::controller::build::{DeletedKind, Deletion, Resources, Scale, Suspension};
-use kimi_operator::controller::observe::Live;
+use kimi_operator::controller::observe::{Live, observe};
+use kimi_operator::controller::progress::Poller;
 use kimi_operator::controller::publish;
 use kimi_operator::controller::watch::{Stores, wait_for_crd};
 use kimi_operator::crd::{KimiModel, KimiModelStatus};
@@ -191,8 +192,13 @@ async fn the_table_is_what_the_operator_asks_for() {
 
     let model: KimiModel = object(json!({
         "apiVersion": "kimioperator.dev/v1alpha1", "kind": "KimiModel", "metadata": meta,
-        "spec": {"model": "Kimi-K2-Instruct", "quant": "auto", "hardware": "CPU"}
+        "spec": {"model": "Kimi-K2-Instruct", "quantFrom": {"configMapKeyRef": {"name": "kimi", "key": "QUANT_TYPE"}},
+                 "hardware": "CPU"}
     }));
+    let poller = Poller::default();
+    observe(&client, &model, &Live::default(), &poller, metrics)
+        .await
+        .unwrap();
     // The stand-in answers with what it was sent, which has no spec and so is no KimiModel: only the request counts.
     let _ = publish::publish(&client, &model, KimiModelStatus::default(), metrics).await;
 

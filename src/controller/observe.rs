@@ -1,6 +1,8 @@
 //! All cluster reads → [`Snapshot`]. Objects come from the watches; the one thing asked for is a fetch pod's
 //! `/progress`. It must decide nothing, and reads no `.status` of the KimiModel.
 
+mod quant_from;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -10,7 +12,7 @@ use k8s_openapi::api::core::v1::{Node as KubeNode, PersistentVolumeClaim, Pod, S
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Resource, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use sizing::Facts;
 
 use super::pods;
@@ -70,14 +72,33 @@ fn belongs<K: Resource>(object: &K, namespace: &str, instance: &str) -> bool {
         && label(object.meta(), names::LABEL_INSTANCE) == Some(instance)
 }
 
-/// One look at the cluster around `model`; asks a running fetch pod for its progress.
+/// A question that the API server did not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read ConfigMap {name}: {source}")]
+pub struct Error {
+    name: String,
+    source: Box<kube::Error>,
+}
+
+/// One look at the cluster around `model`; asks a running fetch pod for its progress, and for the ConfigMap that the
+/// spec points to.
+///
+/// # Errors
+/// The ConfigMap may be there and cannot be read.
 pub async fn observe(
+    client: &Client,
     model: &KimiModel,
     live: &Live,
     poller: &Poller,
     metrics: &Metrics,
-) -> Snapshot {
+) -> Result<Snapshot, Error> {
     let mut snapshot = snapshot(model, live, Timestamp::now());
+    if let Some(from) = &model.spec.quant_from
+        && !snapshot.model.deleting
+    {
+        let key = &from.config_map_key_ref;
+        snapshot.quant_from = Some(quant_from::read(client, &snapshot.model.namespace, key).await?);
+    }
     for job in &mut snapshot.jobs {
         if !matches!(job.kind, JobKind::Fetch { .. })
             || job.phase != JobPhase::Active
@@ -99,7 +120,7 @@ pub async fn observe(
         }
         job.progress = polled.progress;
     }
-    snapshot
+    Ok(snapshot)
 }
 
 /// Everything of the snapshot that needs no further question.
@@ -119,6 +140,7 @@ pub fn snapshot(model: &KimiModel, live: &Live, now: Timestamp) -> Snapshot {
             deleting: model.metadata.deletion_timestamp.is_some(),
         },
         spec: model.spec.0.clone(),
+        quant_from: None,
         nodes: live.nodes.iter().map(|node| observe_node(node)).collect(),
         jobs: live
             .jobs

@@ -1,6 +1,8 @@
 //! Whole lives of a KimiModel, decided by the real planner and acted out by the cluster in memory: deploys, edits, bad
 //! input, deletions by hand, and an operator that dies before any of its writes. No cluster and no clock.
 
+mod storage;
+
 use super::plan::{Reason, Step};
 use crate::names;
 use crate::testing::cluster::Cluster;
@@ -15,7 +17,7 @@ fn cluster(spec: &str) -> Cluster {
 
 fn serving(quant: &str) -> Cluster {
     let mut cluster = cluster(MINIMAL);
-    cluster.edit(|spec| spec.quant = quant.to_owned());
+    cluster.edit(|spec| spec.quant = Some(quant.to_owned()));
     let decision = cluster.settle(LONG);
     assert_eq!(decision.step, Step::Serving, "{}", decision.message);
     cluster.steps.clear();
@@ -57,7 +59,7 @@ fn first_deploy() {
 #[test]
 fn a_quant_edit_is_never_dark() {
     let mut cluster = serving("Q4_K_M");
-    cluster.edit(|spec| spec.quant = "Q5_0".to_owned());
+    cluster.edit(|spec| spec.quant = Some("Q5_0".to_owned()));
     assert_eq!(cluster.settle(LONG).step, Step::Serving);
     assert_eq!(
         (active_quant(&cluster).as_deref(), cluster.dark),
@@ -79,7 +81,7 @@ fn a_quant_edit_is_never_dark() {
         (Some("Q4_K_M"), "Q5_0", 0)
     );
     let fetched = cluster.fetched;
-    cluster.edit(|spec| spec.quant = "Q4_K_M".to_owned());
+    cluster.edit(|spec| spec.quant = Some("Q4_K_M".to_owned()));
     assert_eq!(cluster.settle(LONG).step, Step::Serving);
     assert_eq!(
         (cluster.fetched, cluster.dark),
@@ -96,7 +98,7 @@ fn one_slot_stops_the_old_only_after_a_minute() {
         .unwrap()
         .memory_request;
     cluster.nodes[0].1 = request * 3 / 2;
-    cluster.edit(|spec| spec.quant = "Q5_0".to_owned());
+    cluster.edit(|spec| spec.quant = Some("Q5_0".to_owned()));
     assert_eq!(cluster.settle(LONG).step, Step::Serving);
     assert_eq!(active_quant(&cluster).as_deref(), Some("Q5_0"));
     assert!(
@@ -125,12 +127,12 @@ fn one_slot_reverted_while_stopped_starts_the_old_again() {
         .unwrap()
         .memory_request;
     cluster.nodes[0].1 = request * 3 / 2;
-    cluster.edit(|spec| spec.quant = "Q5_0".to_owned());
+    cluster.edit(|spec| spec.quant = Some("Q5_0".to_owned()));
     while cluster.reconcile().step != Step::StopOld {
         cluster.tick();
     }
     cluster.tick();
-    cluster.edit(|spec| spec.quant = "Q4_K_M".to_owned());
+    cluster.edit(|spec| spec.quant = Some("Q4_K_M".to_owned()));
     assert_eq!(cluster.settle(LONG).step, Step::Serving);
     assert_eq!(active_quant(&cluster).as_deref(), Some("Q4_K_M"));
     assert_eq!(cluster.deployments.len(), 1);
@@ -144,11 +146,11 @@ fn a_stop_that_was_reverted_is_forgotten() {
         .unwrap()
         .memory_request;
     let whole = std::mem::replace(&mut cluster.nodes[0].1, request * 3 / 2);
-    cluster.edit(|spec| spec.quant = "Q5_0".to_owned());
+    cluster.edit(|spec| spec.quant = Some("Q5_0".to_owned()));
     while cluster.reconcile().step != Step::StopOld {
         cluster.tick();
     }
-    cluster.edit(|spec| spec.quant = "Q4_K_M".to_owned());
+    cluster.edit(|spec| spec.quant = Some("Q4_K_M".to_owned()));
     assert_eq!(cluster.settle(LONG).step, Step::Serving);
     assert_eq!(cluster.see().active().unwrap().stopped_at, None);
     cluster.nodes[0].1 = whole;
@@ -156,7 +158,7 @@ fn a_stop_that_was_reverted_is_forgotten() {
     assert_eq!(cluster.settle(LONG).reason, Reason::ScaledToZero);
     cluster.edit(|spec| {
         spec.serving.replicas = 1;
-        spec.quant = "Q8_0".to_owned();
+        spec.quant = Some("Q8_0".to_owned());
     });
     assert_eq!(cluster.settle(LONG).step, Step::Serving);
     let switch = cluster.see().service.unwrap().last_switch.unwrap();
@@ -166,7 +168,7 @@ fn a_stop_that_was_reverted_is_forgotten() {
 #[test]
 fn a_quant_that_does_not_exist_then_corrected() {
     let mut cluster = serving("Q4_K_M");
-    cluster.edit(|spec| spec.quant = "Q9_9".to_owned());
+    cluster.edit(|spec| spec.quant = Some("Q9_9".to_owned()));
     let decision = cluster.settle(10);
     assert_eq!(
         decision.reason,
@@ -182,7 +184,7 @@ fn a_quant_that_does_not_exist_then_corrected() {
         Some("Q4_K_M"),
         "the old keeps serving"
     );
-    cluster.edit(|spec| spec.quant = "Q5_0".to_owned());
+    cluster.edit(|spec| spec.quant = Some("Q5_0".to_owned()));
     assert_eq!(cluster.settle(LONG).step, Step::Serving);
     assert_eq!(
         (active_quant(&cluster).as_deref(), cluster.dark),
@@ -289,12 +291,12 @@ fn an_edit_reverted_midway_leaves_no_trace() {
     let untouched = serving("Q4_K_M").essence();
     for ticks in 0..20 {
         let mut cluster = serving("Q4_K_M");
-        cluster.edit(|spec| spec.quant = "Q5_0".to_owned());
+        cluster.edit(|spec| spec.quant = Some("Q5_0".to_owned()));
         for _ in 0..ticks {
             cluster.reconcile();
             cluster.tick();
         }
-        cluster.edit(|spec| spec.quant = "Q4_K_M".to_owned());
+        cluster.edit(|spec| spec.quant = Some("Q4_K_M".to_owned()));
         assert_eq!(cluster.settle(LONG).step, Step::Serving);
         assert_eq!(
             (cluster.essence(), cluster.dark),
@@ -335,7 +337,7 @@ fn suspend_and_resume_at_every_moment() {
     let done = serving("Q5_0");
     for ticks in 0..20 {
         let mut cluster = serving("Q4_K_M");
-        cluster.edit(|spec| spec.quant = "Q5_0".to_owned());
+        cluster.edit(|spec| spec.quant = Some("Q5_0".to_owned()));
         for _ in 0..ticks {
             cluster.reconcile();
             cluster.tick();
@@ -362,7 +364,7 @@ fn suspend_and_resume_at_every_moment() {
 fn weights_that_cannot_serve_leave_the_old_in_place() {
     let mut cluster = serving("Q4_K_M");
     cluster.broken.insert("Q5_0".to_owned());
-    cluster.edit(|spec| spec.quant = "Q5_0".to_owned());
+    cluster.edit(|spec| spec.quant = Some("Q5_0".to_owned()));
     let decision = cluster.settle(30);
     assert_eq!(decision.reason, Reason::Reported("LoadFailed".to_owned()));
     assert!(decision.stalled);
@@ -370,7 +372,7 @@ fn weights_that_cannot_serve_leave_the_old_in_place() {
         (active_quant(&cluster).as_deref(), cluster.dark),
         (Some("Q4_K_M"), 0)
     );
-    cluster.edit(|spec| spec.quant = "Q8_0".to_owned());
+    cluster.edit(|spec| spec.quant = Some("Q8_0".to_owned()));
     assert_eq!(cluster.settle(LONG).step, Step::Serving);
     assert_eq!(
         (active_quant(&cluster).as_deref(), cluster.dark),
@@ -400,7 +402,7 @@ fn scaling_to_zero_keeps_the_weights() {
         (Step::Serving, Reason::ScaledToZero)
     );
     cluster.edit(|spec| {
-        spec.quant = "Q5_0".to_owned();
+        spec.quant = Some("Q5_0".to_owned());
     });
     assert_eq!(cluster.settle(LONG).reason, Reason::ScaledToZero);
     cluster.edit(|spec| spec.serving.replicas = 1);
@@ -427,11 +429,11 @@ fn dying_before_any_write_changes_nothing() {
             }
         };
         live(&mut cluster, 25);
-        cluster.edit(|spec| spec.quant = "Q5_0".to_owned());
+        cluster.edit(|spec| spec.quant = Some("Q5_0".to_owned()));
         live(&mut cluster, 6);
-        cluster.edit(|spec| spec.quant = "Q8_0".to_owned());
+        cluster.edit(|spec| spec.quant = Some("Q8_0".to_owned()));
         live(&mut cluster, 30);
-        cluster.edit(|spec| spec.quant = "Q5_0".to_owned());
+        cluster.edit(|spec| spec.quant = Some("Q5_0".to_owned()));
         live(&mut cluster, 30);
         cluster
     }

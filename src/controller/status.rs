@@ -358,7 +358,10 @@ fn is_verified(snapshot: &Snapshot, artifact: &str, facts: &Facts) -> bool {
 fn target_quant(inputs: Inputs<'_>) -> Option<String> {
     match &inputs.assessment.model {
         Ok(model) => Some(model.source.quant.clone()),
-        Err(_) => Some(inputs.snapshot.spec.quant.clone()).filter(|quant| quant != AUTO_QUANT),
+        Err(_) => {
+            let quant = inputs.snapshot.spec.quant.clone();
+            quant.filter(|quant| quant != AUTO_QUANT)
+        }
     }
 }
 

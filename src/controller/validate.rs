@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 use sizing::hardware::PRODUCT_LABEL;
 use sizing::{Ask, Hardware, Model, Objective};
 use spec::{
-    AUTO_QUANT, CpuFallback, HardwareName, HuggingFace, KimiModelSpec, SecretKeyRef, Serving,
-    Storage,
+    AUTO_QUANT, ConfigMapKeyRef, CpuFallback, HardwareName, HuggingFace, KimiModelSpec, QuantFrom,
+    SecretKeyRef, Serving, Storage,
 };
 
 use super::plan::Reason;
 use crate::names;
-use crate::snapshot::{Claim, Node, Snapshot};
+use crate::snapshot::{Claim, ConfigValue, Node, Snapshot};
 
 /// Label whose value a node affinity can list; it is not always the Node's name.
 pub(super) const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
@@ -122,6 +122,7 @@ pub fn validate(snapshot: &Snapshot) -> Result<ValidModel, Refusal> {
     let Snapshot {
         model: meta,
         spec,
+        quant_from: found,
         nodes,
         jobs: _,
         claims,
@@ -136,6 +137,7 @@ pub fn validate(snapshot: &Snapshot) -> Result<ValidModel, Refusal> {
     let KimiModelSpec {
         model,
         quant,
+        quant_from,
         hardware,
         objective,
         memory,
@@ -162,6 +164,12 @@ pub fn validate(snapshot: &Snapshot) -> Result<ValidModel, Refusal> {
     let nodes = select_nodes(hardware_row, execution, nodes);
     let memory = memory.as_deref().and_then(spec::parse_quantity);
     let context = context_length.map(u64::from);
+    let quant = &named_quant(
+        quant.as_deref(),
+        quant_from.as_ref(),
+        found.as_ref(),
+        catalogue.is_some(),
+    )?;
     let given = source.as_ref().map(|source| &source.hugging_face);
     let mut resolved = resolve_source(given, catalogue, quant)?;
     let mut choice = None;
@@ -207,6 +215,48 @@ fn invalid(message: String) -> Refusal {
         reason: Reason::InvalidSpec,
         message,
     }
+}
+
+/// The quant that the spec names, or that stands where it points to.
+fn named_quant(
+    quant: Option<&str>,
+    from: Option<&QuantFrom>,
+    found: Option<&ConfigValue>,
+    has_model: bool,
+) -> Result<String, Refusal> {
+    let Some(from) = from else {
+        // The check above has refused a spec with neither.
+        return Ok(quant.unwrap_or_default().to_owned());
+    };
+    let ConfigMapKeyRef { name, key } = &from.config_map_key_ref;
+    let missing = match found {
+        Some(ConfigValue::Text(text)) => {
+            let text = text.trim();
+            spec::check_quant("spec.quantFrom", text, has_model).map_err(|violation| {
+                invalid(format!(
+                    "{violation} (ConfigMap {name} has '{}' in {key})",
+                    text.escape_debug().take(80).collect::<String>()
+                ))
+            })?;
+            return Ok(text.to_owned());
+        }
+        Some(ConfigValue::NoKey { has }) if has.is_empty() => {
+            format!("ConfigMap {name} is empty; add {key}")
+        }
+        Some(ConfigValue::NoKey { has }) => {
+            format!(
+                "ConfigMap {name} has no key {key}; it has {}",
+                has.join(", ")
+            )
+        }
+        Some(ConfigValue::NoConfigMap) | None => {
+            format!("there is no ConfigMap {name}; create it with the key {key}")
+        }
+    };
+    Err(Refusal {
+        reason: Reason::QuantSourceMissing,
+        message: format!("spec.quantFrom: {missing}. It is looked for again by itself"),
+    })
 }
 
 fn find_hardware(name: HardwareName) -> Result<&'static Hardware, Refusal> {

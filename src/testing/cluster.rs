@@ -26,7 +26,7 @@ use crate::controller::observe::{Live, snapshot};
 use crate::controller::plan::{Decision, Step, plan};
 use crate::crd::KimiModel;
 use crate::names;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{ConfigValue, Snapshot};
 
 /// Seconds of one tick.
 const TICK: i64 = 5;
@@ -42,6 +42,8 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<(String, u64)>,
     /// Facts by quant: the repository's contents.
     pub(crate) hub: BTreeMap<String, Facts>,
+    /// What stands where `spec.quantFrom` points to.
+    pub(crate) config: ConfigValue,
     /// Fetch pods that will still fail for want of the hub.
     pub(crate) outages: u32,
     /// Bytes that a volume must have for a fetch to find room, and whether a volume can be grown.
@@ -79,6 +81,7 @@ impl Cluster {
                 .iter()
                 .map(|quant| ((*quant).to_owned(), super::facts(quant)))
                 .collect(),
+            config: ConfigValue::NoConfigMap,
             outages: 0,
             room: 0,
             expandable: true,
@@ -124,7 +127,10 @@ impl Cluster {
                 .map(|(name, memory)| Arc::new(node(name, *memory)))
                 .collect(),
         };
-        snapshot(&self.model, &live, self.now)
+        let mut seen = snapshot(&self.model, &live, self.now);
+        let points = self.model.spec.quant_from.is_some();
+        seen.quant_from = points.then(|| self.config.clone());
+        seen
     }
 
     /// One reconcile: sees, decides, writes. A death in between leaves the rest unwritten.

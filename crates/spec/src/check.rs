@@ -1,7 +1,9 @@
 //! The schema's rules as code, for documents that pass no API server and as the operator's second look. It must
 //! know no tables: whether a model or a quant exists is decided elsewhere.
 
-use crate::fields::{AUTO_QUANT, HuggingFace, KimiModelSpec, SecretKeyRef};
+use crate::fields::{
+    AUTO_QUANT, ConfigMapKeyRef, HuggingFace, KimiModelSpec, QuantFrom, SecretKeyRef,
+};
 use crate::{MAX_NAME, parse_quantity};
 
 /// One broken rule: the field and what it must look like.
@@ -17,6 +19,7 @@ pub fn check(spec: &KimiModelSpec) -> Result<(), Violation> {
     let KimiModelSpec {
         model,
         quant,
+        quant_from,
         hardware: _,
         objective: _,
         memory,
@@ -38,16 +41,12 @@ pub fn check(spec: &KimiModelSpec) -> Result<(), Violation> {
             "must be a name of letters, digits, '.', '_' and '-'",
         )?;
     }
-    ensure(
-        "spec.quant",
-        is_component(quant, 63),
-        "must be a name of letters, digits, '.', '_' and '-'",
-    )?;
-    if quant == AUTO_QUANT && model.is_none() {
-        return fail(
-            "spec.quant",
-            "auto chooses from the catalogue: give model, or name the quant",
-        );
+    match (quant, quant_from) {
+        (Some(quant), None) => check_quant("spec.quant", quant, model.is_some())?,
+        (None, Some(from)) => check_quant_from(from)?,
+        (Some(_), Some(_)) | (None, None) => {
+            return fail("spec.quant", "give quant, or quantFrom instead of it");
+        }
     }
     check_quantity("spec.memory", memory.as_deref())?;
     check_quantity("spec.storage.headroom", storage.headroom.as_deref())?;
@@ -81,6 +80,31 @@ pub fn check(spec: &KimiModelSpec) -> Result<(), Violation> {
     check_secret(
         "spec.serving.apiKeySecretRef",
         serving.api_key_secret_ref.as_ref(),
+    )
+}
+
+/// Checks a quant, wherever it stands: `field` names the place. `auto` needs a model of the catalogue.
+pub fn check_quant(field: &'static str, quant: &str, has_model: bool) -> Result<(), Violation> {
+    ensure(
+        field,
+        is_component(quant, 63),
+        "must be a name of letters, digits, '.', '_' and '-'",
+    )?;
+    ensure(
+        field,
+        quant != AUTO_QUANT || has_model,
+        "auto chooses from the catalogue: give model, or name the quant",
+    )
+}
+
+fn check_quant_from(from: &QuantFrom) -> Result<(), Violation> {
+    let QuantFrom {
+        config_map_key_ref: ConfigMapKeyRef { name, key },
+    } = from;
+    ensure(
+        "spec.quantFrom.configMapKeyRef",
+        is_subdomain(name) && dotted(key, 253),
+        "must give the name of a ConfigMap and a key in it",
     )
 }
 
@@ -295,7 +319,7 @@ mod tests {
         ];
         agree(schema::COMPONENT, |word| is_component(word, 63), &words);
         agree(schema::PATH, |word| is_path(word, 253), &words);
-        agree(schema::SECRET_KEY, |word| dotted(word, 253), &words);
+        agree(schema::DATA_KEY, |word| dotted(word, 253), &words);
         agree(schema::SUBDOMAIN, is_subdomain, &words);
         let urls = [
             "https://h",

@@ -153,7 +153,15 @@ mod tests {
                 "{model: M, quant: ../b, hardware: CPU}",
                 "spec.quant: must be a name",
             ),
-            ("{model: M, hardware: CPU}", "missing field `quant`"),
+            ("{model: M, hardware: CPU}", "spec.quant: give quant, or"),
+            (
+                "{model: M, quant: Q, quantFrom: {configMapKeyRef: {name: c, key: Q}}, hardware: CPU}",
+                "spec.quant: give quant, or",
+            ),
+            (
+                "{model: M, quantFrom: {configMapKeyRef: {name: c, key: a/b}}, hardware: CPU}",
+                "spec.quantFrom.configMapKeyRef: must give",
+            ),
             (
                 "{model: M, quant: Q, hardware: CPU, memory: 1Zi}",
                 "spec.memory: must be a quantity",

@@ -20,7 +20,9 @@ pub const DEFAULT_PORT: u16 = 8080;
 #[schemars(transform = schema::optional_means_absent, extend("x-kubernetes-validations" = [
     {"rule": "has(self.model) || has(self.source)",
      "message": "give model (a name from the catalogue) or source.huggingFace.repo"},
-    {"rule": "self.quant != 'auto' || has(self.model)",
+    {"rule": "has(self.quant) != has(self.quantFrom)",
+     "message": "give quant, or quantFrom instead of it"},
+    {"rule": "!has(self.quant) || self.quant != 'auto' || has(self.model)",
      "message": "quant auto chooses from the catalogue: give model, or name the quant"}]))]
 pub struct KimiModelSpec {
     /// A name from the catalogue, such as Kimi-K2-Instruct. Clients may use it as the model's name; without source
@@ -32,8 +34,13 @@ pub struct KimiModelSpec {
     /// The quantization to serve: one of the catalogue's (UD-TQ1_0, UD-IQ1_S, UD-Q2_K_XL, UD-IQ3_XXS,
     /// UD-Q4_K_XL, UD-Q5_K_XL), any other directory or file prefix of the repository, or auto. Editing it
     /// fetches the new weights beside the old ones and switches when they answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = schema::COMPONENT))]
-    pub quant: String,
+    pub quant: Option<String>,
+
+    /// Where the quant stands instead of in quant. Editing it there is as good as editing quant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quant_from: Option<QuantFrom>,
 
     /// The GPU to plan for, or CPU. With serving.cpuFallback Allow, Nodes that carry the GPU are preferred.
     pub hardware: HardwareName,
@@ -67,6 +74,28 @@ pub struct KimiModelSpec {
     #[serde(default)]
     #[schemars(extend("default" = false))]
     pub suspend: bool,
+}
+
+/// Where the quant stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(inline)]
+pub struct QuantFrom {
+    /// A ConfigMap in the same namespace, such as the quantization guide's with its QUANT_TYPE.
+    pub config_map_key_ref: ConfigMapKeyRef,
+}
+
+/// One key of a ConfigMap in the same namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(inline)]
+pub struct ConfigMapKeyRef {
+    /// Name of the ConfigMap.
+    #[schemars(length(min = 1, max = 253), regex(pattern = schema::SUBDOMAIN))]
+    pub name: String,
+    /// Key inside it.
+    #[schemars(length(min = 1, max = 253), regex(pattern = schema::DATA_KEY))]
+    pub key: String,
 }
 
 /// Where the weights come from.
@@ -116,7 +145,7 @@ pub struct SecretKeyRef {
     #[schemars(length(min = 1, max = 253), regex(pattern = schema::SUBDOMAIN))]
     pub name: String,
     /// Key inside it.
-    #[schemars(length(min = 1, max = 253), regex(pattern = schema::SECRET_KEY))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = schema::DATA_KEY))]
     pub key: String,
 }
 

@@ -10,11 +10,11 @@ mod names;
 mod quantity;
 mod schema;
 
-pub use check::{Violation, check, check_name};
+pub use check::{Violation, check, check_name, check_quant};
 pub use document::{Document, Error, load, load_all};
 pub use fields::{
-    AUTO_QUANT, CpuFallback, DEFAULT_PORT, DEFAULT_REVISION, HuggingFace, KimiModelSpec,
-    SecretKeyRef, Serving, Source, Storage,
+    AUTO_QUANT, ConfigMapKeyRef, CpuFallback, DEFAULT_PORT, DEFAULT_REVISION, HuggingFace,
+    KimiModelSpec, QuantFrom, SecretKeyRef, Serving, Source, Storage,
 };
 pub use names::{HardwareName, Objective};
 pub use quantity::{format_bytes, parse_quantity};

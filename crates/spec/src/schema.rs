@@ -19,8 +19,8 @@ pub(crate) const QUANTITY: &str = r"^[0-9]+(\.[0-9]+)?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)
 /// RFC 1123 subdomain.
 pub(crate) const SUBDOMAIN: &str =
     r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$";
-/// Key of a Secret; `..` would climb out of the mount.
-pub(crate) const SECRET_KEY: &str = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$";
+/// Key of a Secret or ConfigMap; `..` would climb out of the mount.
+pub(crate) const DATA_KEY: &str = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$";
 
 /// Rewrites `Option<T>` properties from "T or null" to "T": the API server then drops an explicit null before
 /// defaulting, and `has()` in a rule means what it says.

@@ -30,6 +30,12 @@ pub(crate) enum PlanError {
     UnknownHardware { name: String, known: String },
     #[error("give model (a name from the catalogue) or source.huggingFace.repo")]
     NoRepo,
+    #[error("give quant")]
+    NoQuant,
+    #[error(
+        "the quant stands in ConfigMap {name} under {key}, which only a cluster can read: write it in quant"
+    )]
+    QuantElsewhere { name: String, key: String },
     #[error("quant: auto needs a model of the catalogue; {repo} is not in it: name the quant")]
     AutoOutsideCatalogue { repo: String },
     #[error(transparent)]
@@ -69,10 +75,11 @@ pub(crate) fn resolve(spec: &KimiModelSpec) -> Result<Resolved, PlanError> {
         name: hardware_name.to_owned(),
         known: names(Hardware::all().iter().map(|row| row.name)),
     })?;
+    let quant = quant(spec)?;
     let mut resolved = Resolved {
         model,
         repo,
-        quant: spec.quant.clone(),
+        quant,
         auto_reason: None,
         hardware,
         memory: quantity("memory", spec.memory.as_deref())?,
@@ -96,6 +103,17 @@ pub(crate) fn resolve(spec: &KimiModelSpec) -> Result<Resolved, PlanError> {
         resolved.auto_reason = Some(choice.reason);
     }
     Ok(resolved)
+}
+
+fn quant(spec: &KimiModelSpec) -> Result<String, PlanError> {
+    match (&spec.quant, &spec.quant_from) {
+        (Some(quant), _) => Ok(quant.clone()),
+        (None, Some(from)) => Err(PlanError::QuantElsewhere {
+            name: from.config_map_key_ref.name.clone(),
+            key: from.config_map_key_ref.key.clone(),
+        }),
+        (None, None) => Err(PlanError::NoQuant),
+    }
 }
 
 /// Plans from `facts` where given, else from the catalogue.

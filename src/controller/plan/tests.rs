@@ -196,7 +196,7 @@ fn spec_and_suspension_come_first() {
     );
     check(
         serving(),
-        |s| s.spec.quant = "a..b".to_owned(),
+        |s| s.spec.quant = Some("a..b".to_owned()),
         "Refused",
         "InvalidSpec",
     );

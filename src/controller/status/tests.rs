@@ -72,7 +72,7 @@ fn story(
 
 fn deployed(quant: &str) -> (Cluster, KimiModelStatus) {
     let mut cluster = Cluster::new(testing::model(MINIMAL), &["Q4_K_M", "Q8_0"]);
-    cluster.edit(|spec| spec.quant = quant.to_owned());
+    cluster.edit(|spec| spec.quant = Some(quant.to_owned()));
     let (_, status) = story(&mut cluster, 40, None);
     assert_eq!(word(&status, "Ready").0, "True", "{status:?}");
     (cluster, status)
@@ -132,7 +132,7 @@ fn a_first_deploy_is_unknown_until_it_is_true() {
 #[test]
 fn an_edit_keeps_ready_true_and_says_reconciling() {
     let (mut cluster, before) = deployed("Q4_K_M");
-    cluster.edit(|spec| spec.quant = "Q8_0".to_owned());
+    cluster.edit(|spec| spec.quant = Some("Q8_0".to_owned()));
     let (lines, after) = story(&mut cluster, 40, Some(&before));
     assert!(
         lines.iter().all(|line| line.starts_with("True ")),
@@ -153,7 +153,7 @@ fn an_edit_keeps_ready_true_and_says_reconciling() {
 #[test]
 fn a_quant_that_is_not_there_stalls_and_keeps_serving() {
     let (mut cluster, before) = deployed("Q4_K_M");
-    cluster.edit(|spec| spec.quant = "Q9_X".to_owned());
+    cluster.edit(|spec| spec.quant = Some("Q9_X".to_owned()));
     let (_, status) = story(&mut cluster, 10, Some(&before));
     assert_eq!(
         word(&status, "Stalled"),
@@ -172,7 +172,7 @@ fn a_quant_that_is_not_there_stalls_and_keeps_serving() {
         "what serves is still shown"
     );
 
-    cluster.edit(|spec| spec.quant = "Q8_0".to_owned());
+    cluster.edit(|spec| spec.quant = Some("Q8_0".to_owned()));
     let (_, healed) = story(&mut cluster, 40, Some(&status));
     assert_eq!(word(&healed, "Stalled").0, "False");
     assert_eq!(healed.active_quant.as_deref(), Some("Q8_0"));
