@@ -38,6 +38,7 @@ use self::plan::Step;
 use self::progress::Poller;
 use self::watch::{Guarded, Stores};
 use crate::crd::KimiModel;
+use crate::orphans;
 use crate::telemetry::Telemetry;
 
 /// Events of one burst (a Job, its pod, its endpoints) become one reconcile.
@@ -51,7 +52,7 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_mins(5);
 /// How often a ConfigMap that holds the quant is read again.
 const REREAD: Duration = Duration::from_secs(15);
-/// How often the gauge of models by readiness is counted.
+/// How often models and orphans are counted for the gauges.
 const COUNT_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The step that ended a reconcile early. Waiting is no error; it is a [`plan::Decision`].
@@ -287,7 +288,7 @@ impl Failures {
     }
 }
 
-/// Keeps the gauge of models by readiness; reads the watch's memory only.
+/// Keeps the gauges of models by readiness and of orphaned claims; reads the watch's memory only.
 async fn count_models(stores: Stores, telemetry: Arc<Telemetry>) {
     loop {
         let (mut ready, mut not_ready, mut unknown) = (0, 0, 0);
@@ -306,6 +307,11 @@ async fn count_models(stores: Stores, telemetry: Arc<Telemetry>) {
             }
         }
         telemetry.metrics().models(ready, not_ready, unknown);
+        let living = stores.models.state();
+        let living = living.iter().filter_map(|model| model.uid()).collect();
+        let orphans = orphans::find(stores.claims.state().iter().map(AsRef::as_ref), &living);
+        let bytes = orphans.iter().map(|orphan| orphan.bytes).sum();
+        telemetry.metrics().orphans(orphans.len(), bytes);
         tokio::time::sleep(COUNT_INTERVAL).await;
     }
 }

@@ -75,6 +75,11 @@ pub struct KimiModelStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub artifact: Option<ArtifactStatus>,
 
+    /// The volumes of this model, those of a deleted KimiModel of the same name too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub volumes: Vec<VolumeStatus>,
+
     /// Quant that answers at the endpoint now.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
@@ -183,6 +188,26 @@ pub struct ArtifactStatus {
     pub claim_name: Option<String>,
     /// Every byte is on the volume and has the published SHA-256.
     pub verified: bool,
+}
+
+/// One volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = spec::optional_means_absent)]
+pub struct VolumeStatus {
+    /// Name of the PersistentVolumeClaim.
+    #[schemars(length(max = 253))]
+    pub claim_name: String,
+    /// Quant of the weights on it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub quant: Option<String>,
+    /// Size requested.
+    pub bytes: i64,
+    /// Active (serves), Target (being made ready), Kept (for switching back), Orphaned (retained from a deleted
+    /// KimiModel), Taken (of another KimiModel) or Deleting.
+    #[schemars(length(max = 16))]
+    pub state: String,
 }
 
 /// One change of the Service's selector.

@@ -5,6 +5,7 @@ pub mod controller;
 pub mod crd;
 pub mod manifests;
 pub mod names;
+pub mod orphans;
 pub mod rbac;
 pub mod snapshot;
 pub mod telemetry;

@@ -1,5 +1,5 @@
-//! Entry point of `kimi-operator`: `run` the controller, print the `crd`, print the plain `manifests`. It only reads
-//! arguments and starts things.
+//! Entry point of `kimi-operator`: `run` the controller, print the `crd`, print the plain `manifests`, list `orphans`. It
+//! only reads arguments and starts things.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)]
 
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use kimi_operator::telemetry::{self, LogFormat, Telemetry};
-use kimi_operator::{controller, manifests};
+use kimi_operator::{controller, manifests, orphans};
 
 /// Runs Moonshot's Kimi models on Kubernetes with the one GPU you have.
 #[derive(Debug, Parser)]
@@ -27,6 +27,24 @@ enum Command {
     Crd,
     /// Print everything that `kubectl apply` needs: namespace, account, roles, Deployment and CRD.
     Manifests,
+    /// List retained volumes whose KimiModel is gone.
+    Orphans(Orphans),
+}
+
+#[derive(Debug, Args)]
+struct Orphans {
+    /// Look in this namespace only; in all of them when absent.
+    #[arg(short, long)]
+    namespace: Option<String>,
+    /// How to print them.
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Output {
+    Table,
+    Json,
 }
 
 #[derive(Debug, Args)]
@@ -66,6 +84,7 @@ fn main() -> anyhow::Result<()> {
             print!("{}", manifests::install()?);
             Ok(())
         }
+        Command::Orphans(args) => list_orphans(&args),
     }
 }
 
@@ -74,18 +93,12 @@ fn main() -> anyhow::Result<()> {
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn run(args: Run) -> anyhow::Result<()> {
     telemetry::init_logs(args.log_format);
-    // Cargo unifies features: built beside the worker, rustls has two providers and would refuse to choose. An error
-    // means that one is installed already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let telemetry = Arc::new(Telemetry::new());
     let listener = telemetry::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}", args.listen))?;
     let endpoints = tokio::spawn(telemetry::serve(listener, Arc::clone(&telemetry)));
-    let config = kube::Config::infer()
-        .await
-        .context("no Kubernetes found: not in a pod, and no kubeconfig")?;
-    let client = kube::Client::try_from(config).context("cannot make a Kubernetes client")?;
+    let client = client().await?;
     let settings = controller::Settings {
         worker_image: args.worker_image,
         image_pull_policy: args.image_pull_policy,
@@ -96,4 +109,28 @@ async fn run(args: Run) -> anyhow::Result<()> {
     let result = controller::run(client, args.watch_namespace, settings, telemetry).await;
     endpoints.abort();
     result.context("the controller ended")
+}
+
+/// A client for the cluster that this process runs in, or that the kubeconfig names.
+async fn client() -> anyhow::Result<kube::Client> {
+    // Cargo unifies features: built beside the worker, rustls has two providers and would refuse to choose. An error
+    // means that one is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let config = kube::Config::infer()
+        .await
+        .context("no Kubernetes found: not in a pod, and no kubeconfig")?;
+    kube::Client::try_from(config).context("cannot make a Kubernetes client")
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn list_orphans(args: &Orphans) -> anyhow::Result<()> {
+    let client = client().await?;
+    let orphans = orphans::list(&client, args.namespace.as_deref())
+        .await
+        .context("cannot list PersistentVolumeClaims and KimiModels")?;
+    match args.output {
+        Output::Table => print!("{}", orphans::table(&orphans, jiff::Timestamp::now())),
+        Output::Json => println!("{}", serde_json::to_string_pretty(&orphans)?),
+    }
+    Ok(())
 }

@@ -26,6 +26,10 @@ pub const LABEL_WORKLOAD: &str = "kimioperator.dev/workload";
 pub const ANNOTATION_FACTS: &str = "kimioperator.dev/facts";
 /// On a PVC: [`verified_value`] once every byte was fetched and checked.
 pub const ANNOTATION_VERIFIED: &str = "kimioperator.dev/verified";
+/// On a PVC: UID of the KimiModel that it belongs to, with or without an owner reference.
+pub const ANNOTATION_OWNER: &str = "kimioperator.dev/owner-uid";
+/// On a PVC: when the endpoint last moved to its weights, RFC 3339.
+pub const ANNOTATION_SERVED: &str = "kimioperator.dev/served";
 /// On a PVC that `quant: auto` led to: hash of the question, so that the answer stays when Nodes come and go.
 pub const ANNOTATION_CHOICE: &str = "kimioperator.dev/choice";
 /// On a Job: hash of what its pod template was made from, without Nodes and image.

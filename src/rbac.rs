@@ -67,9 +67,9 @@ pub const RULES: &[Rule] = &[
     Rule {
         group: "",
         resource: "persistentvolumeclaims",
-        verbs: OWN,
+        verbs: OWN_AND_DELETE,
         scope: Scope::Namespace,
-        why: "one claim per artifact; its annotations say what it holds",
+        why: "one claim per artifact; its annotations say what it holds; deleted only by storage.keepQuants",
     },
     Rule {
         group: "",

@@ -77,6 +77,8 @@ pub struct JobState {
     pub kind: JobKind,
     /// Value of [`crate::names::ANNOTATION_INPUTS`], empty when absent.
     pub inputs: String,
+    /// Made for this KimiModel, not for a deleted one of the same name.
+    pub ours: bool,
     pub phase: JobPhase,
     /// `spec.suspend`.
     pub suspended: bool,
@@ -126,10 +128,30 @@ pub enum BlockedCause {
     Container,
 }
 
-/// One PVC of the model.
+/// Whose a PVC is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    Us,
+    /// The KimiModel that it belonged to is gone.
+    Nobody,
+    /// Another KimiModel that exists, by name.
+    Other(String),
+}
+
+/// One PVC of the model, or of a deleted one of the same name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Claim {
     pub name: String,
+    pub uid: String,
+    pub holder: Holder,
+    /// The owner annotation is ours.
+    pub marked: bool,
+    /// An owner reference to us: the claim goes with the KimiModel.
+    pub goes_along: bool,
+    /// A pod mounts it, even one that has ended: until that is gone, a deleted claim would only be going.
+    pub mounted: bool,
+    /// When the endpoint last moved to its weights.
+    pub served: Option<Timestamp>,
     /// Value of the artifact label.
     pub artifact: String,
     /// Value of the source label.

@@ -63,6 +63,8 @@ pub struct Metrics {
     phases: Family<Label, Histogram, fn() -> Histogram>,
     outage: Histogram,
     models: Family<Label, Gauge>,
+    orphans: Gauge,
+    orphan_bytes: Gauge,
     polls: Family<Label, Counter>,
     fetched: Counter,
     resident: Gauge<i64>,
@@ -83,6 +85,8 @@ impl Metrics {
             phases: Family::new_with_constructor(phase_histogram),
             outage: Histogram::new([0.0, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1200.0, 3600.0]),
             models: Family::default(),
+            orphans: Gauge::default(),
+            orphan_bytes: Gauge::default(),
             polls: Family::default(),
             fetched: Counter::default(),
             resident: Gauge::default(),
@@ -95,6 +99,8 @@ impl Metrics {
             phases,
             outage,
             models,
+            orphans,
+            orphan_bytes,
             polls,
             fetched,
             resident,
@@ -132,6 +138,16 @@ impl Metrics {
             "models",
             "KimiModels by the status of their Ready condition",
             models,
+        );
+        registry.register(
+            "orphan_claims",
+            "Retained PersistentVolumeClaims whose KimiModel is gone",
+            orphans,
+        );
+        registry.register(
+            "orphan_bytes",
+            "Bytes requested by retained PersistentVolumeClaims whose KimiModel is gone",
+            orphan_bytes,
         );
         registry.register(
             "progress_polls",
@@ -187,6 +203,13 @@ impl Metrics {
                 .get_or_create(&[("ready", status)])
                 .set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+    }
+
+    /// Sets how many retained claims have no KimiModel, and their size.
+    pub fn orphans(&self, claims: usize, bytes: u64) {
+        self.orphans.set(i64::try_from(claims).unwrap_or(i64::MAX));
+        self.orphan_bytes
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Counts one read of `/progress` and the bytes that came in since the previous one.

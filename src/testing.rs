@@ -15,7 +15,7 @@ use sizing::Facts;
 use crate::controller::Settings;
 use crate::controller::assess::{Assessment, assess};
 use crate::crd::{KimiModel, Spec};
-use crate::snapshot::{ModelMeta, Node, Snapshot};
+use crate::snapshot::{Claim, Holder, ModelMeta, Node, Snapshot};
 
 /// The least that serves the small model on the CPU.
 pub(crate) const MINIMAL: &str =
@@ -86,6 +86,30 @@ pub(crate) fn snapshot(spec: &str) -> Snapshot {
         workloads: Vec::new(),
         service: None,
         now: epoch(),
+    }
+}
+
+/// A bound claim of `reader` with verified weights.
+pub(crate) fn claim(facts: Facts) -> Claim {
+    let artifact = crate::names::artifact_id(&facts);
+    Claim {
+        name: crate::names::claim("reader", &artifact),
+        uid: format!("uid-{artifact}"),
+        holder: Holder::Us,
+        marked: true,
+        goes_along: false,
+        mounted: false,
+        served: None,
+        artifact,
+        source: String::new(),
+        verified: Some(crate::names::verified_value(&facts)),
+        facts: Some(facts),
+        choice: None,
+        requested: 1_000_000_000,
+        storage_class: None,
+        bound: true,
+        deleting: false,
+        created: epoch(),
     }
 }
 

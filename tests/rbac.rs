@@ -180,6 +180,7 @@ async fn the_table_is_what_the_operator_asks_for() {
         deletions: vec![
             deletion(DeletedKind::Job),
             deletion(DeletedKind::Deployment),
+            deletion(DeletedKind::Claim),
         ],
         ..Resources::default()
     };

@@ -128,6 +128,7 @@ impl Writer<'_> {
     ) -> Result<Resources<Applied>, Error> {
         let Resources {
             claims,
+            ownerships,
             jobs,
             deployments,
             scales,
@@ -139,6 +140,12 @@ impl Writer<'_> {
         for claim in claims {
             self.apply(claim, named(&live.claims, &claim.name_any()))
                 .await?;
+        }
+        for ownership in ownerships {
+            if let Some(live) = named(&live.claims, &ownership.claim) {
+                self.merge(&ownership.claim, &ownership.patch(live), Some(live))
+                    .await?;
+            }
         }
         for job in jobs {
             // A Job's template is immutable, so an existing one is never applied again.
@@ -170,6 +177,10 @@ impl Writer<'_> {
                 }
                 DeletedKind::Deployment => {
                     self.delete::<Deployment>(name, uid, DeleteParams::background())
+                        .await?
+                }
+                DeletedKind::Claim => {
+                    self.delete::<PersistentVolumeClaim>(name, uid, DeleteParams::background())
                         .await?
                 }
             }
@@ -274,8 +285,9 @@ impl Writer<'_> {
                 tracing::info!(kind = K::KIND, name, %patch, "changed");
                 Ok(())
             }
-            // Gone meanwhile: there is nothing left to stop or start.
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            // Gone meanwhile: there is nothing left to change. 409: it is no longer what the patch was made for, and the
+            // watch will show what it is.
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
             Err(source) => Err(Error::Apply {
                 kind: K::KIND,
                 name: name.to_owned(),

@@ -5,6 +5,7 @@ pub mod claim;
 pub mod deployment;
 pub mod fetch_job;
 pub mod inspect_job;
+pub mod ownership;
 mod pod;
 pub mod service;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
+use self::ownership::Ownership;
 use super::assess::{Assessment, Target};
 use super::plan::{Decision, Step};
 use super::validate::ValidModel;
@@ -56,6 +58,8 @@ pub enum Applied {}
 pub struct Resources<Stage> {
     /// Applied.
     pub claims: Vec<PersistentVolumeClaim>,
+    /// Merge patches of existing claims.
+    pub ownerships: Vec<Ownership>,
     /// Made when absent. A Job's template is immutable: an existing one is never applied again.
     pub jobs: Vec<Job>,
     /// Applied.
@@ -67,7 +71,7 @@ pub struct Resources<Stage> {
     pub services: Vec<Service>,
     /// `spec.suspend` of existing Jobs.
     pub suspensions: Vec<Suspension>,
-    /// Deleted if the UID still matches: Deployments in the background, Jobs in the foreground, so that a Job stays
+    /// Deleted if the UID still matches: Deployments and claims in the background, Jobs in the foreground, so that a Job stays
     /// visible until its pods have let go of the volume.
     pub deletions: Vec<Deletion>,
     pub stage: PhantomData<Stage>,
@@ -97,17 +101,19 @@ pub struct Deletion {
     pub uid: String,
 }
 
-/// Kinds that the operator deletes; never a volume.
+/// Kinds that the operator deletes; a claim only where `storage.keepQuants` says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeletedKind {
     Job,
     Deployment,
+    Claim,
 }
 
 impl<Stage> Default for Resources<Stage> {
     fn default() -> Self {
         Self {
             claims: Vec::new(),
+            ownerships: Vec::new(),
             jobs: Vec::new(),
             deployments: Vec::new(),
             scales: Vec::new(),
@@ -125,6 +131,7 @@ impl Resources<Prepared> {
     pub fn applied(self) -> Resources<Applied> {
         let Self {
             claims,
+            ownerships,
             jobs,
             deployments,
             scales,
@@ -135,6 +142,7 @@ impl Resources<Prepared> {
         } = self;
         Resources {
             claims,
+            ownerships,
             jobs,
             deployments,
             scales,
@@ -188,6 +196,7 @@ pub fn build(
             resources.deployments.push(deployment::build(model, target));
         }
     }
+    resources.ownerships = ownership::build(model, decision, snapshot);
     resources.scales = scales(model, target, decision, snapshot);
     resources
         .services
@@ -226,6 +235,7 @@ fn runs_target(step: &Step) -> bool {
         | Step::Flip { .. }
         | Step::SettleEndpoints
         | Step::DrainOld
+        | Step::Prune { .. }
         | Step::Serving => true,
         Step::Deleting
         | Step::Refused
@@ -233,6 +243,7 @@ fn runs_target(step: &Step) -> bool {
         | Step::Inspect
         | Step::WaitInspect
         | Step::RetryJob { .. }
+        | Step::Adopt { .. }
         | Step::Fetch
         | Step::WaitFetch
         | Step::MarkVerified => false,
@@ -326,6 +337,13 @@ fn deletions(
             uid: job.uid.clone(),
         })
         .collect();
+    if let Step::Prune { claim, uid } = &decision.step {
+        deletions.push(Deletion {
+            kind: DeletedKind::Claim,
+            name: claim.clone(),
+            uid: uid.clone(),
+        });
+    }
     let Some(target) = target else {
         return deletions;
     };

@@ -1,8 +1,10 @@
 //! All cluster reads → [`Snapshot`]. Objects come from the watches; the one thing asked for is a fetch pod's
 //! `/progress`. It must decide nothing, and reads no `.status` of the KimiModel.
 
+pub(crate) mod claim;
 mod quant_from;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -13,7 +15,6 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
-use sizing::Facts;
 
 use super::pods;
 use super::progress::Poller;
@@ -21,7 +22,7 @@ use super::watch::Stores;
 use crate::crd::KimiModel;
 use crate::names::{self, Component};
 use crate::snapshot::{
-    Claim, JobKind, JobPhase, JobState, ModelMeta, Node, ServiceState, Snapshot, Workload,
+    JobKind, JobPhase, JobState, ModelMeta, Node, ServiceState, Snapshot, Workload,
 };
 use crate::telemetry::Metrics;
 
@@ -35,6 +36,8 @@ pub struct Live {
     pub service: Option<Arc<Service>>,
     pub slices: Vec<Arc<EndpointSlice>>,
     pub nodes: Vec<Arc<KubeNode>>,
+    /// Names of the KimiModels of the namespace by their UIDs.
+    pub models: BTreeMap<String, String>,
 }
 
 impl Live {
@@ -54,6 +57,12 @@ impl Live {
                 .filter(|service| belongs(service.as_ref(), &namespace, &name)),
             slices: select(&stores.slices, &namespace, &name),
             nodes: stores.nodes.state(),
+            models: stores
+                .models
+                .state_filter(|model| model.meta().namespace.as_ref() == Some(&namespace))
+                .iter()
+                .filter_map(|model| Some((model.uid()?, model.name_any())))
+                .collect(),
         }
     }
 }
@@ -126,6 +135,7 @@ pub async fn observe(
 /// Everything of the snapshot that needs no further question.
 #[must_use]
 pub fn snapshot(model: &KimiModel, live: &Live, now: Timestamp) -> Snapshot {
+    let uid = model.uid().unwrap_or_default();
     let service = live.service.as_deref();
     let selected = service.and_then(selected_workload);
     let foreign = ready_targets(live)
@@ -135,7 +145,7 @@ pub fn snapshot(model: &KimiModel, live: &Live, now: Timestamp) -> Snapshot {
         model: ModelMeta {
             name: model.name_any(),
             namespace: model.namespace().unwrap_or_default(),
-            uid: model.uid().unwrap_or_default(),
+            uid: uid.clone(),
             generation: model.metadata.generation.unwrap_or_default(),
             deleting: model.metadata.deletion_timestamp.is_some(),
         },
@@ -145,12 +155,12 @@ pub fn snapshot(model: &KimiModel, live: &Live, now: Timestamp) -> Snapshot {
         jobs: live
             .jobs
             .iter()
-            .filter_map(|job| observe_job(job, live, now))
+            .filter_map(|job| observe_job(job, live, &uid, now))
             .collect(),
         claims: live
             .claims
             .iter()
-            .filter_map(|claim| observe_claim(claim, now))
+            .filter_map(|claim| claim::observe(claim, live, &uid, now))
             .collect(),
         workloads: live
             .deployments
@@ -189,7 +199,7 @@ fn observe_node(node: &KubeNode) -> Node {
     }
 }
 
-fn observe_job(job: &Job, live: &Live, now: Timestamp) -> Option<JobState> {
+fn observe_job(job: &Job, live: &Live, model_uid: &str, now: Timestamp) -> Option<JobState> {
     let meta = &job.metadata;
     let kind = match label(meta, names::LABEL_COMPONENT)? {
         word if word == Component::Inspect.as_str() => JobKind::Inspect {
@@ -220,6 +230,7 @@ fn observe_job(job: &Job, live: &Live, now: Timestamp) -> Option<JobState> {
         inputs: annotation(meta, names::ANNOTATION_INPUTS)
             .unwrap_or_default()
             .to_owned(),
+        ours: job.owner_references().iter().any(|o| o.uid == model_uid),
         suspended: job
             .spec
             .as_ref()
@@ -265,37 +276,6 @@ fn job_phase(job: &Job, permanent: bool, now: Timestamp) -> JobPhase {
         return JobPhase::Succeeded { at };
     }
     JobPhase::Active
-}
-
-fn observe_claim(claim: &PersistentVolumeClaim, now: Timestamp) -> Option<Claim> {
-    let meta = &claim.metadata;
-    let spec = claim.spec.as_ref()?;
-    let requested = spec
-        .resources
-        .as_ref()
-        .and_then(|r| r.requests.as_ref())
-        .and_then(|r| r.get("storage"));
-    Some(Claim {
-        name: claim.name_any(),
-        artifact: label(meta, names::LABEL_ARTIFACT)?.to_owned(),
-        source: label(meta, names::LABEL_SOURCE)
-            .unwrap_or_default()
-            .to_owned(),
-        facts: annotation(meta, names::ANNOTATION_FACTS).and_then(|json| Facts::parse(json).ok()),
-        verified: annotation(meta, names::ANNOTATION_VERIFIED).map(str::to_owned),
-        choice: annotation(meta, names::ANNOTATION_CHOICE).map(str::to_owned),
-        requested: requested
-            .and_then(|quantity| spec::parse_quantity(&quantity.0))
-            .unwrap_or(0),
-        storage_class: spec.storage_class_name.clone(),
-        bound: claim
-            .status
-            .as_ref()
-            .and_then(|status| status.phase.as_deref())
-            == Some("Bound"),
-        deleting: meta.deletion_timestamp.is_some(),
-        created: created(meta, now),
-    })
 }
 
 fn observe_workload(deployment: &Deployment, live: &Live, now: Timestamp) -> Option<Workload> {

@@ -6,6 +6,7 @@ mod rollout;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests;
+mod volumes;
 
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub enum Step {
     WaitInspect,
     /// Delete a failed Job, so that the next step makes it anew.
     RetryJob { name: String },
+    /// Take over a retained volume of a deleted KimiModel of this name; what it holds is checked next.
+    Adopt { claim: String },
     /// Make the volume and the fetch Job.
     Fetch,
     /// The fetch Job runs, or its pause before the next try runs.
@@ -53,6 +56,8 @@ pub enum Step {
     SettleEndpoints,
     /// Delete every other Deployment; their streams finish.
     DrainOld,
+    /// Delete the volume of weights that `storage.keepQuants` no longer keeps.
+    Prune { claim: String, uid: String },
     /// Nothing to do.
     Serving,
 }
@@ -84,6 +89,8 @@ pub enum Reason {
     Suspended,
     Inspecting,
     InspectFailed,
+    Adopting,
+    VolumeTaken,
     Downloading,
     FetchPending,
     FetchFailed,
@@ -97,6 +104,7 @@ pub enum Reason {
     Switching,
     Settling,
     Draining,
+    Pruning,
     Serving,
     ScaledToZero,
     /// The reason that a worker pod gave.
@@ -119,6 +127,8 @@ impl Reason {
             Self::Suspended => "Suspended",
             Self::Inspecting => "Inspecting",
             Self::InspectFailed => "InspectFailed",
+            Self::Adopting => "Adopting",
+            Self::VolumeTaken => "VolumeTaken",
             Self::Downloading => "Downloading",
             Self::FetchPending => "FetchPending",
             Self::FetchFailed => "FetchFailed",
@@ -132,6 +142,7 @@ impl Reason {
             Self::Switching => "Switching",
             Self::Settling => "Settling",
             Self::Draining => "Draining",
+            Self::Pruning => "Pruning",
             Self::Serving => "Serving",
             Self::ScaledToZero => "ScaledToZero",
             Self::Reported(word) => word,
@@ -147,12 +158,13 @@ impl Reason {
 /// 4. facts, or the catalogue's refusal before any Job
 /// 5. the exact plan
 /// 6. acceleration
-/// 7. the artifact on its volume
+/// 7. whose the artifact's volume is, and the artifact on it
 /// 8. the target's Deployment
 /// 9. its readiness
 /// 10. the Service's selector
 /// 11. its endpoints
 /// 12. other Deployments
+/// 13. other volumes
 #[must_use]
 pub fn plan(assessment: &Assessment, snapshot: &Snapshot) -> Decision {
     if snapshot.model.deleting {
@@ -180,9 +192,11 @@ pub fn plan(assessment: &Assessment, snapshot: &Snapshot) -> Decision {
     let running = snapshot.workload(&target.workload);
     refused_by_plan(assessment, running)
         .or_else(|| refused_by_execution(model))
+        .or_else(|| volumes::adopt(target, snapshot))
         .or_else(|| artifact::artifact(model, target, snapshot, running.is_some()))
         .or_else(|| rollout::start(model, target, snapshot, running))
         .or_else(|| rollout::switch(model, target, snapshot))
+        .or_else(|| volumes::prune(model, target, snapshot))
         .unwrap_or_else(|| rollout::serving(model, target))
 }
 

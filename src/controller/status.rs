@@ -2,6 +2,7 @@
 //! objects are gone, and is compared against, so that an unchanged status is not written. No decision reads it.
 
 mod figures;
+mod volumes;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -96,6 +97,7 @@ pub fn status(inputs: Inputs<'_>) -> KimiModelStatus {
         plan: assessment.plan.as_ref().map(PlanStatus::from),
         timings: figures::timings(inputs, artifact.as_ref()),
         artifact,
+        volumes: volumes::volumes(inputs),
         active_quant: answering(snapshot),
         target_quant: target_quant(inputs),
         endpoint: snapshot.service.as_ref().map(|_| endpoint(inputs)),

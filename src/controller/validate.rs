@@ -7,7 +7,7 @@ use sizing::hardware::PRODUCT_LABEL;
 use sizing::{Ask, Hardware, Model, Objective};
 use spec::{
     AUTO_QUANT, ConfigMapKeyRef, CpuFallback, HardwareName, HuggingFace, KimiModelSpec, QuantFrom,
-    SecretKeyRef, Serving, Storage,
+    SecretKeyRef, Serving, Storage, WhenDeleted,
 };
 
 use super::plan::Reason;
@@ -38,6 +38,9 @@ pub struct ValidModel {
     pub storage_class: Option<String>,
     /// Bytes.
     pub headroom: Option<u64>,
+    /// Volumes kept beside the served one; `None` keeps all.
+    pub keep_quants: Option<usize>,
+    pub when_deleted: WhenDeleted,
     pub replicas: i32,
     pub port: u16,
     pub api_key: Option<SecretKeyRef>,
@@ -149,6 +152,8 @@ pub fn validate(snapshot: &Snapshot) -> Result<ValidModel, Refusal> {
     let Storage {
         storage_class_name,
         headroom,
+        keep_quants,
+        when_deleted,
     } = storage;
     let Serving {
         replicas,
@@ -202,6 +207,8 @@ pub fn validate(snapshot: &Snapshot) -> Result<ValidModel, Refusal> {
         context,
         storage_class: storage_class_name.clone(),
         headroom: headroom.as_deref().and_then(spec::parse_quantity),
+        keep_quants: keep_quants.map(|keep| usize::try_from(keep).unwrap_or(usize::MAX)),
+        when_deleted: *when_deleted,
         replicas: *replicas,
         port: *port,
         api_key: api_key_secret_ref.clone(),

@@ -16,11 +16,12 @@ use serde_json::json;
 use sizing::Facts;
 
 use super::objects::{
-    argument, bind, end, is_bound, is_ready, keep_identity, label, node, owner, phase, refuse,
-    request, run, set_condition, storage,
+    argument, bind, end, is_bound, is_ready, keep_identity, label, merged, node, owner, phase,
+    refuse, request, run, set_condition, storage,
 };
 use super::{epoch, settings};
 use crate::controller::assess::assess;
+use crate::controller::build::ownership::Ownership;
 use crate::controller::build::{DeletedKind, Prepared, Resources, Scale, build};
 use crate::controller::observe::{Live, snapshot};
 use crate::controller::plan::{Decision, Step, plan};
@@ -42,6 +43,8 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<(String, u64)>,
     /// Facts by quant: the repository's contents.
     pub(crate) hub: BTreeMap<String, Facts>,
+    /// Other KimiModels, by UID.
+    pub(crate) models: BTreeMap<String, String>,
     /// What stands where `spec.quantFrom` points to.
     pub(crate) config: ConfigValue,
     /// Fetch pods that will still fail for want of the hub.
@@ -81,6 +84,7 @@ impl Cluster {
                 .iter()
                 .map(|quant| ((*quant).to_owned(), super::facts(quant)))
                 .collect(),
+            models: BTreeMap::new(),
             config: ConfigValue::NoConfigMap,
             outages: 0,
             room: 0,
@@ -126,6 +130,7 @@ impl Cluster {
                 .iter()
                 .map(|(name, memory)| Arc::new(node(name, *memory)))
                 .collect(),
+            models: self.models.clone(),
         };
         let mut seen = snapshot(&self.model, &live, self.now);
         let points = self.model.spec.quant_from.is_some();
@@ -196,10 +201,11 @@ impl Cluster {
             .values()
             .filter(|claim| label(&claim.metadata, names::LABEL_ARTIFACT) == active.as_deref())
             .map(|claim| {
-                (
-                    claim.metadata.name.clone(),
-                    claim.metadata.annotations.clone(),
-                )
+                let mut annotations = claim.metadata.annotations.clone();
+                annotations
+                    .as_mut()
+                    .map(|all| all.remove(names::ANNOTATION_SERVED));
+                (claim.metadata.name.clone(), annotations)
             })
             .collect();
         let ready = self
@@ -221,6 +227,7 @@ impl Cluster {
     fn write(&mut self, resources: Resources<Prepared>) -> Option<()> {
         let Resources {
             claims,
+            ownerships,
             jobs,
             deployments,
             scales,
@@ -232,6 +239,9 @@ impl Cluster {
         claims
             .into_iter()
             .try_for_each(|claim| self.write_claim(claim))?;
+        ownerships
+            .iter()
+            .try_for_each(|ownership| self.write_ownership(ownership))?;
         jobs.into_iter().try_for_each(|job| self.write_job(job))?;
         deployments
             .into_iter()
@@ -262,9 +272,27 @@ impl Cluster {
                 DeletedKind::Deployment => {
                     self.deployments.remove(&deletion.name);
                 }
+                DeletedKind::Claim => self.delete_claim(&deletion.name),
             }
         }
         Some(())
+    }
+
+    fn write_ownership(&mut self, ownership: &Ownership) -> Option<()> {
+        let live = self.claims.get(&ownership.claim).unwrap();
+        let patched = merged(live, &ownership.patch(live));
+        if *live != patched {
+            self.may_write()?;
+            self.claims.insert(ownership.claim.clone(), patched);
+        }
+        Some(())
+    }
+
+    fn delete_claim(&mut self, name: &str) {
+        let claim = self.claims.remove(name).unwrap();
+        let artifact = label(&claim.metadata, names::LABEL_ARTIFACT);
+        let mounts = |pod: &Pod| label(&pod.metadata, names::LABEL_ARTIFACT) == artifact;
+        assert!(!self.pods.values().any(mounts), "a pod mounts {name}");
     }
 
     fn write_claim(&mut self, mut claim: PersistentVolumeClaim) -> Option<()> {
@@ -273,6 +301,8 @@ impl Cluster {
         let meta = live.as_ref().map(|live| &live.metadata);
         keep_identity(&mut claim.metadata, meta, self.now, &mut self.serial);
         claim.status = live.as_ref().and_then(|live| live.status.clone());
+        // What a merge patch wrote is not an apply's to remove.
+        claim.metadata.owner_references = meta.and_then(|meta| meta.owner_references.clone());
         if let Some(live) = live.as_ref().filter(|live| live.spec != claim.spec) {
             let mut grown = live.clone();
             let spec = grown.spec.as_mut().unwrap();

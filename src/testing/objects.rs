@@ -9,6 +9,10 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
 use crate::names;
 
 pub(super) fn keep_identity(
@@ -40,6 +44,30 @@ pub(super) fn node(name: &str, memory: u64) -> Node {
             ..NodeStatus::default()
         }),
     }
+}
+
+/// A merge patch on an object: null removes, an object goes into depth, anything else replaces.
+pub(super) fn merged<K: Serialize + DeserializeOwned>(live: &K, patch: &Value) -> K {
+    fn merge(live: &mut Value, patch: &Value) {
+        let Value::Object(patch) = patch else {
+            *live = patch.clone();
+            return;
+        };
+        if !live.is_object() {
+            *live = json!({});
+        }
+        let live = live.as_object_mut().unwrap();
+        for (key, value) in patch {
+            if value.is_null() {
+                live.remove(key);
+            } else {
+                merge(live.entry(key).or_insert(Value::Null), value);
+            }
+        }
+    }
+    let mut value = serde_json::to_value(live).unwrap();
+    merge(&mut value, patch);
+    serde_json::from_value(value).unwrap()
 }
 
 pub(super) fn label<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {

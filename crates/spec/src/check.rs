@@ -57,6 +57,11 @@ pub fn check(spec: &KimiModelSpec) -> Result<(), Violation> {
             "must be the name of a StorageClass",
         )?;
     }
+    ensure(
+        "spec.storage.keepQuants",
+        storage.keep_quants.is_none_or(|keep| keep <= 64),
+        "must be at most 64; leave it out to keep all",
+    )?;
     if let Some(source) = source {
         check_source(&source.hugging_face)?;
     }

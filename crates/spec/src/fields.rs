@@ -165,6 +165,28 @@ pub struct Storage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 24), regex(pattern = schema::QUANTITY))]
     pub headroom: Option<String>,
+
+    /// How many other quants keep their volumes once a switch has settled and the old server is gone; the ones served
+    /// last are kept, and switching back to one of them downloads nothing. 0 keeps the served one alone. Default: all,
+    /// since nobody asked for weights to be deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 64), extend("format" = "int32"))]
+    pub keep_quants: Option<u32>,
+
+    /// Whether the volumes stay when the KimiModel is deleted. A KimiModel of the same name takes retained ones over
+    /// after checking them.
+    #[serde(default)]
+    #[schemars(extend("default" = "Retain"))]
+    pub when_deleted: WhenDeleted,
+}
+
+/// What becomes of the volumes of a KimiModel that is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum WhenDeleted {
+    #[default]
+    Retain,
+    Delete,
 }
 
 /// How the model is served.

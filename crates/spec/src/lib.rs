@@ -14,7 +14,7 @@ pub use check::{Violation, check, check_name, check_quant};
 pub use document::{Document, Error, load, load_all};
 pub use fields::{
     AUTO_QUANT, ConfigMapKeyRef, CpuFallback, DEFAULT_PORT, DEFAULT_REVISION, HuggingFace,
-    KimiModelSpec, QuantFrom, SecretKeyRef, Serving, Source, Storage,
+    KimiModelSpec, QuantFrom, SecretKeyRef, Serving, Source, Storage, WhenDeleted,
 };
 pub use names::{HardwareName, Objective};
 pub use quantity::{format_bytes, parse_quantity};

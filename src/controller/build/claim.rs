@@ -11,7 +11,7 @@ use super::super::plan::{Decision, Step};
 use super::super::validate::ValidModel;
 use super::Error;
 use crate::names::{self, Component};
-use crate::snapshot::{Claim, Snapshot};
+use crate::snapshot::{Claim, Holder, Snapshot};
 
 /// The claim, when it exists or is to be made now. The class of an existing claim is repeated as observed, and so is its
 /// size, unless [`grows`].
@@ -26,8 +26,8 @@ pub fn build(
     snapshot: &Snapshot,
 ) -> Result<Option<PersistentVolumeClaim>, Error> {
     let live = snapshot.claim(&target.artifact);
-    if live.is_some_and(|claim| claim.deleting) || (live.is_none() && decision.step != Step::Fetch)
-    {
+    let untouchable = |claim: &Claim| claim.deleting || claim.holder != Holder::Us;
+    if live.is_some_and(untouchable) || (live.is_none() && decision.step != Step::Fetch) {
         return Ok(None);
     }
     let (bytes, class) = match live {
@@ -44,6 +44,8 @@ pub fn build(
         names::claim(&model.name, &target.artifact),
         Component::Fetch,
     );
+    // Whether it goes with the KimiModel is `ownership`'s to write.
+    metadata.owner_references = None;
     let labels = metadata.labels.get_or_insert_default();
     labels.insert(names::LABEL_ARTIFACT.to_owned(), target.artifact.clone());
     labels.insert(names::LABEL_SOURCE.to_owned(), model.source.id.clone());
@@ -52,12 +54,20 @@ pub fn build(
         names::ANNOTATION_FACTS.to_owned(),
         super::json("facts", &target.facts)?,
     );
+    annotations.insert(names::ANNOTATION_OWNER.to_owned(), model.uid.clone());
     let verified = match decision.step {
         Step::MarkVerified => Some(names::verified_value(&target.facts)),
         _ => live.and_then(|claim| claim.verified.clone()),
     };
     if let Some(verified) = verified {
         annotations.insert(names::ANNOTATION_VERIFIED.to_owned(), verified);
+    }
+    let served = match &decision.step {
+        Step::Flip { switch } => Some(switch.time),
+        _ => live.and_then(|claim| claim.served),
+    };
+    if let Some(served) = served {
+        annotations.insert(names::ANNOTATION_SERVED.to_owned(), served.to_string());
     }
     if let Some(choice) = &model.choice {
         annotations.insert(names::ANNOTATION_CHOICE.to_owned(), choice.question.clone());

@@ -44,6 +44,7 @@ fn inspected(spec: &str) -> Snapshot {
         phase: JobPhase::Succeeded {
             at: testing::epoch(),
         },
+        ours: true,
         suspended: false,
         deleting: false,
         created: testing::epoch(),
@@ -235,17 +236,11 @@ fn placement() {
 /// A claim of the target as it might be found: made by an earlier spec.
 fn live_claim(target: &Target) -> Claim {
     Claim {
-        name: names::claim("reader", &target.artifact),
-        artifact: target.artifact.clone(),
         source: "earlier".to_owned(),
-        facts: Some(target.facts.clone()),
         verified: None,
-        choice: None,
         requested: 77,
         storage_class: Some("slow".to_owned()),
-        bound: true,
-        deleting: false,
-        created: testing::epoch(),
+        ..testing::claim(target.facts.clone())
     }
 }
 

@@ -153,6 +153,9 @@ fn retry(
         let message = format!("waiting for the pods of Job {} to end", job.name);
         return Some(Decision::new(wait, failed, message));
     }
+    if !job.ours {
+        return again("it was made for a deleted KimiModel of this name");
+    }
     let edited = job.inputs != inputs;
     match job.phase {
         JobPhase::Failed { .. } if edited => again("the spec was edited, trying again"),

@@ -22,6 +22,7 @@ fn job(kind: JobKind, inputs: &str, phase: JobPhase) -> JobState {
         kind,
         inputs: inputs.to_owned(),
         phase,
+        ours: true,
         suspended: false,
         deleting: false,
         created: testing::epoch(),
@@ -64,19 +65,9 @@ fn workload(id: &str, quant: &str, ready: bool) -> Workload {
 }
 
 fn claim(quant: &str, source: &str) -> Claim {
-    let facts = testing::facts(quant);
     Claim {
-        name: names::claim("reader", &names::artifact_id(&facts)),
-        artifact: names::artifact_id(&facts),
         source: source.to_owned(),
-        verified: Some(names::verified_value(&facts)),
-        facts: Some(facts),
-        choice: None,
-        requested: 1_000_000_000,
-        storage_class: None,
-        bound: true,
-        deleting: false,
-        created: testing::epoch(),
+        ..testing::claim(testing::facts(quant))
     }
 }
 

@@ -170,11 +170,13 @@ fn step(inputs: Inputs<'_>, artifact: Option<&ArtifactStatus>) -> String {
             | Step::WaitFetch,
             _,
         ) => "inspecting",
+        (Step::Adopt { .. }, _) => "taking over a retained volume",
         (Step::MarkVerified, _) => "verified",
         (Step::Start | Step::WaitReady, _) => "loading",
         (Step::StopOld, _) => "making room",
         (Step::Flip { .. } | Step::SettleEndpoints, _) => "switching",
         (Step::DrainOld, _) => "draining the old server",
+        (Step::Prune { .. }, _) => "removing old weights",
         (Step::Serving, _) => "serving",
     };
     words.to_owned()
