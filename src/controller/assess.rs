@@ -120,6 +120,7 @@ fn input<'a>(model: &ValidModel, source: sizing::Source<'a>) -> Input<'a> {
         headroom: model.headroom,
         bandwidth_bits: DEFAULT_BANDWIDTH_BITS,
         cpu_fallback: model.execution == Execution::CpuFallback,
+        cache_type: sizing::CacheType::default(),
     }
 }
 

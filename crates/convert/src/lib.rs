@@ -11,7 +11,7 @@ mod config;
 mod error;
 mod recipe;
 pub mod residual;
-mod safetensors;
+pub mod safetensors;
 mod split;
 mod stream;
 mod tokenizer;

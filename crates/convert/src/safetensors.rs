@@ -21,14 +21,17 @@ const TENSORS: usize = 1 << 20;
 
 /// A tensor in a safetensors file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Tensor {
-    pub(crate) path: PathBuf,
+pub struct Tensor {
+    /// The file it is in.
+    pub path: PathBuf,
     /// Bytes from the start of the file.
-    pub(crate) offset: u64,
+    pub offset: u64,
+    /// Bytes in the file.
+    pub bytes: u64,
     /// The type's name in the file, `BF16` for example.
-    pub(crate) dtype: String,
+    pub dtype: String,
     /// Outermost dimension first, as PyTorch has it.
-    pub(crate) shape: Vec<u64>,
+    pub shape: Vec<u64>,
 }
 
 impl Tensor {
@@ -54,7 +57,7 @@ struct Entry {
 ///
 /// # Errors
 /// Names the file whose header is broken, and a tensor that is in two files.
-pub(crate) fn read_dir(dir: &Path) -> Result<BTreeMap<String, Tensor>, Error> {
+pub fn read_dir(dir: &Path) -> Result<BTreeMap<String, Tensor>, Error> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(dir).map_err(Error::io(dir))? {
         let path = entry.map_err(Error::io(dir))?.path();
@@ -128,6 +131,7 @@ fn read_file(path: &Path) -> Result<BTreeMap<String, Tensor>, Error> {
         let tensor = Tensor {
             path: path.to_owned(),
             offset: check_entry(path, &name, &entry, data, file_len)?,
+            bytes: entry.data_offsets[1] - entry.data_offsets[0],
             dtype: entry.dtype,
             shape: entry.shape,
         };

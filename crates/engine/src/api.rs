@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use sizing::CacheType;
 use tokio::sync::mpsc;
 
 use crate::{ChatMessage, Error, Template, Tokenizer};
@@ -27,6 +28,31 @@ pub struct Options {
     pub threads: Option<usize>,
     /// Requests served at the same time, each with its own KV cache; at least 1.
     pub slots: usize,
+    /// How KV caches are stored.
+    pub cache_type: CacheType,
+    /// Another engine whose deviations from the model to reproduce, so that logits can be compared.
+    pub compat: Option<Compat>,
+}
+
+/// An engine that deviates from the models' own code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compat {
+    /// llama.cpp, which does not read YaRN's `beta_fast` from `deepseek2` files and takes 32, where
+    /// Kimi-K2 has 1.
+    LlamaCpp,
+}
+
+impl std::str::FromStr for Compat {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        match name {
+            "llama.cpp" => Ok(Self::LlamaCpp),
+            other => Err(Error::Options(format!(
+                "there is no compatibility with '{other}'; there is: llama.cpp"
+            ))),
+        }
+    }
 }
 
 impl Options {
@@ -41,6 +67,8 @@ impl Options {
             context: None,
             threads: None,
             slots: 1,
+            cache_type: CacheType::default(),
+            compat: None,
         }
     }
 }
@@ -129,6 +157,8 @@ pub struct Info {
     pub bytes: u64,
     /// Bytes of KV cache over all slots.
     pub kv_bytes: u64,
+    /// How KV caches are stored.
+    pub cache_type: CacheType,
     /// Requests served at the same time.
     pub slots: usize,
     /// Worker threads.

@@ -212,6 +212,13 @@ impl Experts {
 }
 
 impl RopeConfig {
+    /// llama.cpp does not read the ends of YaRN's ramp from these files.
+    pub(crate) fn as_llama_cpp_has_it(&mut self) {
+        if let Some(yarn) = &mut self.yarn {
+            (yarn.beta_fast, yarn.beta_slow) = (YARN_BETA_FAST, YARN_BETA_SLOW);
+        }
+    }
+
     fn read(keys: &Keys<'_>) -> Result<Self, Error> {
         let base = keys.float("rope.freq_base", 1.0, 1e12)?;
         let kind = keys.opt_str("rope.scaling.type")?.unwrap_or("none");
@@ -268,11 +275,20 @@ fn beta_fast_by_name(metadata: &Metadata, factor: f32) -> f32 {
         return YARN_BETA_FAST;
     }
     let named = |word: &str| {
-        ["name", "basename", "finetune", "version", "base_model.0.name"].iter().any(|key| {
-            matches!(metadata.opt_str(&format!("general.{key}")), Ok(Some(name)) if name.contains(word))
+        [
+            "name",
+            "basename",
+            "finetune",
+            "version",
+            "base_model.0.name",
+        ]
+        .iter()
+        .any(|key| {
+            let found = metadata.opt_str(&format!("general.{key}"));
+            matches!(found, Ok(Some(name)) if name.to_lowercase().contains(word))
         })
     };
-    if factor == 32.0 || named("Thinking") || named("0905") {
+    if factor == 32.0 || named("thinking") || named("0905") {
         1.0
     } else {
         YARN_BETA_FAST

@@ -43,12 +43,15 @@ impl Engine {
     /// Whatever is wrong with the options or the files; see [`Error`].
     pub fn start(options: Options, progress: Arc<Progress>) -> Result<(Self, Handle), Error> {
         let loaded = load(&options, &progress)?;
+        let context = loaded.info.context as usize;
+        let caches = (0..options.slots)
+            .map(|_| loaded.model.new_cache(context, options.cache_type))
+            .collect::<Result<Vec<_>, _>>()?;
         let (sender, requests) = mpsc::channel(QUEUE);
         let stop = Arc::new(AtomicBool::new(false));
         let scheduler = Scheduler {
             model: Arc::clone(&loaded.model),
             tokenizer: Arc::clone(&loaded.tokenizer),
-            context: loaded.info.context as usize,
             requests,
             progress,
             stop: Arc::clone(&stop),
@@ -60,7 +63,7 @@ impl Engine {
             .map_err(failed)?;
         let thread = thread::Builder::new()
             .name("engine".to_owned())
-            .spawn(move || scheduler.run(options.slots, &runtime))
+            .spawn(move || scheduler.run(caches, &runtime))
             .map_err(failed)?;
         let handle = Handle::new(
             sender,

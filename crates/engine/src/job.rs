@@ -1,4 +1,4 @@
-//! One request in its slot, step by step: checks, prefill, decode, events. It must not know other
+//! One request in its slot, pass by pass: checks, prefill, decode, events. It must not know other
 //! requests.
 
 use std::{
@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{Sender, error::TrySendError};
 use crate::{
     Event, FinishReason, Request, Timings, Tokenizer, Usage,
     answer::Answer,
-    model::{BATCH, Logits, Model},
+    model::{Logits, Model},
     sampler::Sampler,
     scheduler::{Slot, common},
 };
@@ -43,7 +43,7 @@ enum Phase {
     Over,
 }
 
-/// What became of a step.
+/// What became of a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     /// There is more to do.
@@ -85,20 +85,56 @@ impl Job {
         let _ = self.events.try_send(Event::Error(message.to_owned()));
     }
 
-    /// Computes one batch of the prompt or one token, unless the reader is behind.
-    pub(crate) fn step(&mut self, model: &Model, tokenizer: &Tokenizer, slot: &mut Slot) -> Step {
-        match self.flush() {
-            Step::Moved => {}
-            blocked_or_ended => return blocked_or_ended,
+    /// Gets ready for a pass of the model, unless the reader is behind: sends what is unsent, checks a
+    /// new request.
+    pub(crate) fn prepare(&mut self, model: &Model, slot: &mut Slot) -> Step {
+        let step = self.flush();
+        if step == Step::Moved && self.phase == Phase::New {
+            self.begin(model, slot);
+            return self.flush();
         }
+        step
+    }
+
+    /// Whether part of the prompt is yet to go through the model.
+    pub(crate) fn is_reading(&self) -> bool {
+        self.phase == Phase::Prefill
+    }
+
+    /// Tokens that follow the `cached` ones in the next pass, at most `most` of the prompt, and whose
+    /// logits are wanted.
+    pub(crate) fn next(&self, cached: usize, most: usize) -> (Vec<u32>, Logits) {
         match self.phase {
-            Phase::New => self.begin(model, slot),
-            Phase::Prefill => self.prefill(model, tokenizer, slot),
-            Phase::Decode(token) => self.decode(token, model, tokenizer, slot),
-            Phase::Over => {}
+            Phase::New | Phase::Over => (Vec::new(), Logits::None),
+            Phase::Prefill => {
+                let rest = &self.prompt[cached..];
+                let batch = &rest[..rest.len().min(most)];
+                let is_last = batch.len() == rest.len();
+                let logits = if is_last { Logits::Last } else { Logits::None };
+                (batch.to_vec(), logits)
+            }
+            Phase::Decode(token) => (vec![token], Logits::Last),
+        }
+    }
+
+    /// Takes what a pass of the model computed for [`Job::next`] and decides how to go on.
+    pub(crate) fn take(
+        &mut self,
+        logits: Vec<f32>,
+        time: Duration,
+        tokenizer: &Tokenizer,
+        slot: &Slot,
+    ) -> Step {
+        match self.phase {
+            Phase::New | Phase::Over => {}
+            Phase::Prefill => self.timings.prefill += time,
+            Phase::Decode(_) => self.timings.decode += time,
+        }
+        if !logits.is_empty() {
+            self.choose(logits, tokenizer, slot);
         }
         match self.flush() {
-            // It did move; the next step will find out whether the reader has room again.
+            // It did move; the next pass will find out whether the reader has room again.
             Step::Blocked => Step::Moved,
             moved_or_ended => moved_or_ended,
         }
@@ -156,23 +192,6 @@ impl Job {
         self.phase = Phase::Prefill;
     }
 
-    fn prefill(&mut self, model: &Model, tokenizer: &Tokenizer, slot: &mut Slot) {
-        let rest = &self.prompt[slot.cache.len()..];
-        let batch = &rest[..rest.len().min(BATCH)];
-        let is_last = batch.len() == rest.len();
-        let (logits, time) = compute(model, batch, slot);
-        self.timings.prefill += time;
-        if is_last {
-            self.choose(logits, tokenizer, slot);
-        }
-    }
-
-    fn decode(&mut self, token: u32, model: &Model, tokenizer: &Tokenizer, slot: &mut Slot) {
-        let (logits, time) = compute(model, &[token], slot);
-        self.timings.decode += time;
-        self.choose(logits, tokenizer, slot);
-    }
-
     /// Takes the next token from logits and decides how to go on.
     fn choose(&mut self, mut logits: Vec<f32>, tokenizer: &Tokenizer, slot: &Slot) {
         let Some(token) = self.sampler.sample(&mut logits) else {
@@ -220,12 +239,4 @@ impl Job {
         self.unsent.push_back(Event::Error(message.into()));
         self.phase = Phase::Over;
     }
-}
-
-/// One pass of the model; the cache and its token list go together.
-fn compute(model: &Model, tokens: &[u32], slot: &mut Slot) -> (Vec<f32>, Duration) {
-    let begun = Instant::now();
-    let logits = model.forward(tokens, &mut slot.cache, Logits::Last);
-    slot.tokens.extend_from_slice(tokens);
-    (logits, begun.elapsed())
 }

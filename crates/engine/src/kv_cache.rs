@@ -1,21 +1,15 @@
 //! What attention remembers: per token and layer one row of the compressed keys and values and the
 //! rotary key, shared by all heads. It must not know attention's arithmetic.
 
+use gguf::Dtype;
 use half::{
     f16,
     slice::{HalfBitsSliceExt, HalfFloatSliceExt},
 };
+use quant::Kernels;
+use sizing::CacheType;
 
-use crate::config::Config;
-
-/// How rows are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CacheType {
-    /// Half the memory; what is served with.
-    F16,
-    /// For comparison with references to the last digits.
-    F32,
-}
+use crate::{Error, config::Config};
 
 /// The memory of one conversation.
 pub(crate) struct KvCache {
@@ -29,24 +23,32 @@ pub(crate) struct KvCache {
 /// Rows of one layer, `capacity × row` values. Zeroed by the allocator, so that untouched rows take
 /// no memory.
 enum Rows {
+    F32(Vec<f32>),
     /// Bits of f16: `vec![0u16]` is allocated lazily, a vector of f16 is not.
     F16(Vec<u16>),
-    F32(Vec<f32>),
+    /// Whole blocks: a row is a multiple of a block.
+    Blocks {
+        bytes: Vec<u8>,
+        dtype: Dtype,
+        row_bytes: usize,
+        kernels: &'static Kernels,
+    },
 }
 
 impl KvCache {
-    pub(crate) fn new(config: &Config, capacity: usize, kind: CacheType) -> Self {
+    /// Room for `capacity` tokens.
+    ///
+    /// # Errors
+    /// [`Error::Options`] when the model's rows are no whole blocks of the type.
+    pub(crate) fn new(config: &Config, capacity: usize, kind: CacheType) -> Result<Self, Error> {
         let row = config.kv_row();
-        let layer = || match kind {
-            CacheType::F16 => Rows::F16(vec![0; capacity * row]),
-            CacheType::F32 => Rows::F32(vec![0.0; capacity * row]),
-        };
-        Self {
-            layers: (0..config.layers).map(|_| layer()).collect(),
+        let layers = (0..config.layers).map(|_| Rows::new(row, capacity, kind));
+        Ok(Self {
+            layers: layers.collect::<Result<_, _>>()?,
             row,
             capacity,
             len: 0,
-        }
+        })
     }
 
     /// Tokens remembered.
@@ -73,12 +75,20 @@ impl KvCache {
     pub(crate) fn write(&mut self, layer: usize, at: usize, rows: &[f32]) {
         let range = at * self.row..at * self.row + rows.len();
         match &mut self.layers[layer] {
-            Rows::F16(bits) => {
-                bits[range]
-                    .reinterpret_cast_mut::<f16>()
-                    .convert_from_f32_slice(rows);
-            }
             Rows::F32(values) => values[range].copy_from_slice(rows),
+            Rows::F16(bits) => bits[range]
+                .reinterpret_cast_mut::<f16>()
+                .convert_from_f32_slice(rows),
+            Rows::Blocks {
+                bytes,
+                dtype,
+                row_bytes,
+                ..
+            } => {
+                // Whole blocks and a type with an encoder, as `Rows::new` found.
+                let encoded = quant::quantize(*dtype, rows).unwrap_or_default();
+                bytes[at * *row_bytes..][..encoded.len()].copy_from_slice(&encoded);
+            }
         }
     }
 
@@ -86,10 +96,109 @@ impl KvCache {
     pub(crate) fn read(&self, layer: usize, at: usize, out: &mut [f32]) {
         let range = at * self.row..at * self.row + out.len();
         match &self.layers[layer] {
+            Rows::F32(values) => out.copy_from_slice(&values[range]),
             Rows::F16(bits) => bits[range]
                 .reinterpret_cast::<f16>()
                 .convert_to_f32_slice(out),
-            Rows::F32(values) => out.copy_from_slice(&values[range]),
+            Rows::Blocks {
+                bytes,
+                row_bytes,
+                kernels,
+                ..
+            } => {
+                let rows = out.len() / self.row;
+                (kernels.dequantize)(&bytes[at * row_bytes..(at + rows) * row_bytes], out);
+            }
         }
+    }
+
+    /// Bytes allocated for rows.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        let bytes = |rows: &Rows| match rows {
+            Rows::F32(values) => size_of_val(values.as_slice()),
+            Rows::F16(bits) => size_of_val(bits.as_slice()),
+            Rows::Blocks { bytes, .. } => bytes.len(),
+        };
+        self.layers.iter().map(bytes).sum()
+    }
+}
+
+impl Rows {
+    fn new(row: usize, capacity: usize, kind: CacheType) -> Result<Self, Error> {
+        let dtype = kind.dtype();
+        Ok(match kind {
+            CacheType::F32 => Self::F32(vec![0.0; capacity * row]),
+            CacheType::F16 => Self::F16(vec![0; capacity * row]),
+            CacheType::Q8_0 => {
+                let (Some(row_bytes), Some(kernels)) =
+                    (dtype.row_bytes(row), quant::kernels(dtype))
+                else {
+                    return Err(Error::Options(format!(
+                        "a KV cache of type {kind} holds blocks of {} values, and this model's rows \
+                         have {row}; use f16",
+                        dtype.block_values()
+                    )));
+                };
+                Self::Blocks {
+                    bytes: vec![0; capacity * row_bytes],
+                    dtype,
+                    row_bytes,
+                    kernels,
+                }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::testing::{noise, small_config};
+
+    #[test]
+    fn rows_come_back_as_exactly_as_their_type_keeps_them() {
+        let config = small_config();
+        let rows = noise(3 * config.kv_row(), 1);
+        // Largest value 1: f16 keeps 11 bits, q8_0 steps of 1/127 of a block's largest.
+        for (kind, worst) in [
+            (CacheType::F32, 0.0),
+            (CacheType::F16, 0.5 / 1024.0),
+            (CacheType::Q8_0, 0.55 / 127.0),
+        ] {
+            let mut cache = KvCache::new(&config, 8, kind).unwrap();
+            cache.write(1, 2, &rows[..config.kv_row()]);
+            cache.write(1, 3, &rows[config.kv_row()..]);
+            let mut back = vec![0.0; rows.len()];
+            cache.read(1, 2, &mut back);
+            let found = rows
+                .iter()
+                .zip(&back)
+                .map(|(a, b)| (a - b).abs())
+                .fold(0.0, f32::max);
+            assert!(found <= worst, "{kind}: {found}");
+        }
+    }
+
+    #[test]
+    fn takes_the_bytes_that_were_planned() {
+        let config = small_config();
+        for kind in CacheType::ALL {
+            let planned = sizing::kv_cache::bytes(&config.hyper(100), 37, kind);
+            let cache = KvCache::new(&config, 37, kind).unwrap();
+            assert_eq!(cache.bytes() as u64, planned, "{kind}");
+        }
+    }
+
+    #[test]
+    fn rows_that_are_no_whole_blocks_are_refused() {
+        let config = Config {
+            kv_lora: 40,
+            ..small_config()
+        };
+        let error = KvCache::new(&config, 1, CacheType::Q8_0).err().unwrap();
+        assert!(error.to_string().contains("use f16"), "{error}");
+        assert!(KvCache::new(&config, 1, CacheType::F16).is_ok());
     }
 }

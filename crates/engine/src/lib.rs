@@ -9,10 +9,13 @@
 mod answer;
 mod api;
 mod attention;
+mod bench;
 mod chat;
+mod compare;
 mod config;
 mod engine;
 mod error;
+mod eval;
 mod ffn;
 mod file_type;
 mod job;
@@ -35,15 +38,19 @@ pub mod tokenizer;
 mod weights;
 
 pub use api::{
-    Event, FinishReason, Handle, Info, Options, Progress, Request, Sampling, SubmitError, Timings,
-    Usage,
+    Compat, Event, FinishReason, Handle, Info, Options, Progress, Request, Sampling, SubmitError,
+    Timings, Usage,
 };
+pub use bench::{Bench, Work};
 pub use chat::{ChatMessage, ToolCall};
+pub use compare::{TensorComparison, TensorError, TextComparison, compare_tensors, compare_text};
 pub use engine::Engine;
 pub use error::Error;
+pub use eval::{Distance, Judged, Position, Reference, Window, evaluate, reference};
 pub use file_type::name as file_type_name;
 pub use memory::limit as memory_limit;
 pub use perplexity::{Perplexity, perplexity};
 pub use selftest::{SelfTest, SelfTestError};
+pub use sizing::CacheType;
 pub use template::Template;
 pub use tokenizer::Tokenizer;

@@ -1,12 +1,16 @@
 //! From a path to a model ready to compute: shards, headers, mapping, tokenizer, template. It must
 //! not know requests.
 
-use std::{path::Path, sync::Arc, thread};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
 
-use gguf::shard;
+use gguf::{Header, shard};
 
 use crate::{
-    Error, Info, Options, Progress, Template, Tokenizer, config::Config, file_type, memory,
+    Compat, Error, Info, Options, Progress, Template, Tokenizer, config::Config, file_type, memory,
     model::Model, tokenizer::metadata::chat_template, weights::Weights,
 };
 
@@ -36,13 +40,7 @@ pub(crate) fn load(options: &Options, progress: &Arc<Progress>) -> Result<Loaded
         )));
     }
     let threads = threads(options.threads)?;
-    let paths = find(&options.model)?;
-    let mut headers = Vec::with_capacity(paths.len());
-    for path in &paths {
-        headers.push(gguf::open_header(path)?);
-        progress.touch();
-    }
-    shard::check_set(&headers)?;
+    let (paths, headers) = open(options, progress)?;
     // check_set refuses an empty set.
     let metadata = headers
         .first()
@@ -52,7 +50,10 @@ pub(crate) fn load(options: &Options, progress: &Arc<Progress>) -> Result<Loaded
             detail: "no files".to_owned(),
         })?;
 
-    let config = Config::read(metadata)?;
+    let mut config = Config::read(metadata)?;
+    if options.compat == Some(Compat::LlamaCpp) {
+        config.rope.as_llama_cpp_has_it();
+    }
     let context = context(options.context, config.context)?;
     let tokenizer = Tokenizer::from_metadata(metadata)?;
     let template = match chat_template(metadata)? {
@@ -85,8 +86,9 @@ pub(crate) fn load(options: &Options, progress: &Arc<Progress>) -> Result<Loaded
         parameters: weights.parameters(),
         bytes: weights.bytes(),
         kv_bytes: model
-            .cache_bytes(context)
+            .cache_bytes(context, options.cache_type)
             .saturating_mul(options.slots as u64),
+        cache_type: options.cache_type,
         slots: options.slots,
         threads,
     };
@@ -96,6 +98,7 @@ pub(crate) fn load(options: &Options, progress: &Arc<Progress>) -> Result<Loaded
         parameters = info.parameters,
         weight_bytes = info.bytes,
         kv_cache_bytes = info.kv_bytes,
+        kv_cache_type = %info.cache_type,
         context = info.context,
         slots = info.slots,
         threads = info.threads,
@@ -110,7 +113,22 @@ pub(crate) fn load(options: &Options, progress: &Arc<Progress>) -> Result<Loaded
     })
 }
 
-fn find(model: &Path) -> Result<Vec<std::path::PathBuf>, Error> {
+/// The shards of what `options` names and their headers, which fit together.
+pub(crate) fn open(
+    options: &Options,
+    progress: &Progress,
+) -> Result<(Vec<PathBuf>, Vec<Header>), Error> {
+    let paths = find(&options.model)?;
+    let mut headers = Vec::with_capacity(paths.len());
+    for path in &paths {
+        headers.push(gguf::open_header(path)?);
+        progress.touch();
+    }
+    shard::check_set(&headers)?;
+    Ok((paths, headers))
+}
+
+fn find(model: &Path) -> Result<Vec<PathBuf>, Error> {
     if !model.exists() {
         return Err(Error::ModelNotFound {
             path: model.to_owned(),

@@ -3,18 +3,20 @@
 
 mod layers;
 #[cfg(test)]
+mod shapes;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
 use rayon::ThreadPool;
-use sizing::kv_cache;
+use sizing::{CacheType, kv_cache};
 
 use crate::{
-    Progress,
+    Error, Progress,
     attention::Attention,
     config::Config,
-    kv_cache::{CacheType, KvCache},
+    kv_cache::KvCache,
     moe::{Dense, Moe},
     ops::{add_scaled, matmul, rms_norm},
     rope::{Angles, Rope},
@@ -52,9 +54,21 @@ enum Ffn {
     Experts(Box<Moe>),
 }
 
+/// Tokens of one conversation that go through the layers in a pass: they follow those in its cache
+/// and join them.
+pub(crate) struct Turn<'t> {
+    /// Each below the vocabulary's size.
+    pub(crate) tokens: &'t [u32],
+    /// Has room for the tokens.
+    pub(crate) cache: &'t mut KvCache,
+    pub(crate) logits: Logits,
+}
+
 /// Whose logits a forward pass returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Logits {
+    /// Nobody's: more of the prompt follows.
+    None,
     /// Of the last token: vocab values.
     Last,
     /// Of the token at this place and all after it: a row of vocab values each.
@@ -62,25 +76,37 @@ pub(crate) enum Logits {
 }
 
 impl Model {
-    /// Logits after `tokens`, which follow those in `cache` and join them. There must be at least
-    /// one token, each below the vocabulary's size, and room for all in the cache.
+    /// Logits after `tokens`, which follow those in `cache` and join them: a pass of one turn.
     pub(crate) fn forward(&self, tokens: &[u32], cache: &mut KvCache, logits: Logits) -> Vec<f32> {
-        self.threads
-            .install(|| self.layers_and_logits(tokens, cache, logits))
+        let turn = Turn {
+            tokens,
+            cache,
+            logits,
+        };
+        self.forward_all(&mut [turn]).pop().unwrap_or_default()
     }
 
-    fn layers_and_logits(&self, tokens: &[u32], cache: &mut KvCache, logits: Logits) -> Vec<f32> {
+    /// The logits that each turn asks for, from one pass over the weights for all of them. What a turn
+    /// gets does not depend on the others, to the last bit.
+    pub(crate) fn forward_all(&self, turns: &mut [Turn<'_>]) -> Vec<Vec<f32>> {
+        self.threads.install(|| self.layers_and_logits(turns))
+    }
+
+    fn layers_and_logits(&self, turns: &mut [Turn<'_>]) -> Vec<Vec<f32>> {
         let Config {
             hidden, rms_eps, ..
         } = self.config;
         let progress = &*self.progress;
-        let angles: Vec<Angles> = (0..tokens.len())
-            .map(|token| self.rope.angles(cache.len() + token))
-            .collect();
+        let positions = turns.iter().flat_map(|turn| {
+            let start = turn.cache.len();
+            start..start + turn.tokens.len()
+        });
+        let angles: Vec<Angles> = positions.map(|at| self.rope.angles(at)).collect();
 
-        // n × hidden, the stream that every layer adds to.
-        let mut x = vec![0.0; tokens.len() * hidden];
-        for (token, x) in tokens.iter().zip(x.chunks_exact_mut(hidden)) {
+        // n × hidden, the stream that every layer adds to; the tokens of all turns in order.
+        let mut x = vec![0.0; angles.len() * hidden];
+        let tokens = turns.iter().flat_map(|turn| turn.tokens);
+        for (token, x) in tokens.zip(x.chunks_exact_mut(hidden)) {
             self.embedding.view().decode_row(*token as usize, x);
         }
 
@@ -89,7 +115,7 @@ impl Model {
             let attended =
                 layer
                     .attention
-                    .forward(&self.config, &normed, &angles, cache, at, progress);
+                    .forward(&self.config, &normed, &angles, turns, at, progress);
             add_scaled(&mut x, 1.0, &attended);
 
             let normed = rms_norm(&x, &layer.ffn_norm, rms_eps);
@@ -99,17 +125,29 @@ impl Model {
             };
             add_scaled(&mut x, 1.0, &answered);
         }
-        cache.advance(tokens.len());
 
-        let wanted = match logits {
-            Logits::Last => &x[x.len() - hidden..],
-            Logits::From(first) => &x[(first * hidden).min(x.len())..],
-        };
-        matmul(
-            self.output.view(),
-            &rms_norm(wanted, &self.output_norm, rms_eps),
-            progress,
-        )
+        // Of each turn the rows of the stream whose logits it wants.
+        let mut wanted = Vec::new();
+        let mut counts = Vec::with_capacity(turns.len());
+        let mut rest = x.as_slice();
+        for turn in turns {
+            let (own, others) = rest.split_at(turn.tokens.len() * hidden);
+            rest = others;
+            let rows: &[f32] = match turn.logits {
+                Logits::None => &[],
+                Logits::Last => &own[own.len() - hidden..],
+                Logits::From(first) => &own[(first * hidden).min(own.len())..],
+            };
+            wanted.extend_from_slice(rows);
+            counts.push(rows.len() / hidden);
+            turn.cache.advance(turn.tokens.len());
+        }
+        let normed = rms_norm(&wanted, &self.output_norm, rms_eps);
+        let mut logits = matmul(self.output.view(), &normed, progress).into_iter();
+        counts
+            .into_iter()
+            .map(|count| logits.by_ref().take(count * self.vocab()).collect())
+            .collect()
     }
 
     /// The first layer that has sent every token so far to the same experts, and how many those are.
@@ -134,13 +172,16 @@ impl Model {
     }
 
     /// Memory for one conversation.
-    pub(crate) fn new_cache(&self, capacity: usize, kind: CacheType) -> KvCache {
+    ///
+    /// # Errors
+    /// [`Error::Options`] when the model's rows cannot be kept as `kind`.
+    pub(crate) fn new_cache(&self, capacity: usize, kind: CacheType) -> Result<KvCache, Error> {
         KvCache::new(&self.config, capacity, kind)
     }
 
-    /// Bytes of such a memory as it is served with, by the formula that plans use.
-    pub(crate) fn cache_bytes(&self, capacity: u32) -> u64 {
+    /// Bytes of such a memory, by the formula that plans use.
+    pub(crate) fn cache_bytes(&self, capacity: u32, kind: CacheType) -> u64 {
         let hyper = self.config.hyper(self.vocab());
-        kv_cache::bytes(&hyper, u64::from(capacity), kv_cache::BYTES_PER_VALUE)
+        kv_cache::bytes(&hyper, u64::from(capacity), kind)
     }
 }

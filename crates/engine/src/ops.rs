@@ -13,6 +13,9 @@ const TASK: usize = 1 << 15;
 /// `progress`: the rows may come from a slow disk.
 pub(crate) fn matmul(w: View<'_>, x: &[f32], progress: &Progress) -> Vec<f32> {
     let tokens = x.len() / w.cols;
+    if tokens == 0 {
+        return Vec::new();
+    }
     let mut y = vec![0.0; w.rows() * tokens];
     y.par_chunks_mut(rows_per_task(w.cols, tokens) * tokens)
         .enumerate()

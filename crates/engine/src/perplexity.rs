@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use crate::{
     Error, Options, Progress,
-    kv_cache::CacheType,
     load::{Loaded, load},
-    model::{BATCH, Logits, Model},
+    model::{BATCH, Logits},
 };
 
 /// How surprised a model is by a text.
@@ -29,7 +28,7 @@ impl std::fmt::Display for Perplexity {
 
 /// Loads a model and judges `text` by windows of `context` tokens, at most `chunks` of them.
 ///
-/// Weights are used as they are in the file and everything else is f32, the cache included.
+/// Weights are used as they are in the file and everything else is f32; the KV cache is what the options say.
 ///
 /// # Errors
 /// Those of loading, and [`Error::Text`] when the text is shorter than two windows.
@@ -40,15 +39,7 @@ pub fn perplexity(
     chunks: Option<u32>,
     progress: &Arc<Progress>,
 ) -> Result<Perplexity, Error> {
-    let loaded = load(options, progress)?;
-    let trained = loaded.model.trained_context();
-    if context > trained {
-        return Err(Error::ContextTooLong {
-            asked: context,
-            most: trained,
-        });
-    }
-    measure(&loaded, text, context, chunks)
+    measure(&load(options, progress)?, text, context, chunks)
 }
 
 pub(crate) fn measure(
@@ -57,39 +48,12 @@ pub(crate) fn measure(
     context: u32,
     chunks: Option<u32>,
 ) -> Result<Perplexity, Error> {
-    let context = context as usize;
-    if context < 4 {
-        return Err(Error::Text("windows need at least 4 tokens".to_owned()));
-    }
-    // The reference drops one newline at the end of the file.
-    let tokens = loaded
-        .tokenizer
-        .encode_prompt(text.strip_suffix('\n').unwrap_or(text));
-    if tokens.len() < 2 * context {
-        return Err(Error::Text(format!(
-            "the text has {} tokens; windows of {context} need at least {}",
-            tokens.len(),
-            2 * context
-        )));
-    }
-    let windows = tokens
-        .chunks_exact(context)
-        .take(chunks.map_or(usize::MAX, |n| n as usize));
-    let first_token = loaded
-        .tokenizer
-        .bos()
-        .filter(|_| loaded.tokenizer.add_bos());
-
     let mut sum = 0.0;
     let mut squares = 0.0;
     let mut count = 0u64;
-    for window in windows {
-        let mut window = window.to_vec();
-        if let Some(bos) = first_token {
-            window[0] = bos;
-        }
+    for window in windows(loaded, text, context, chunks)? {
         // Logits at position i judge token i + 1; the first half only gives context.
-        for loss in losses(&loaded.model, &window, context / 2) {
+        for loss in losses(loaded, &window, window.len() / 2)? {
             sum += loss;
             squares += loss * loss;
             count += 1;
@@ -106,9 +70,58 @@ pub(crate) fn measure(
     })
 }
 
+/// The tokens of `text` in windows of `context` without overlap, at most `chunks` of them.
+///
+/// # Errors
+/// [`Error::ContextTooLong`] for windows beyond the model's own context, [`Error::Text`] when the text is
+/// shorter than two windows.
+pub(crate) fn windows(
+    loaded: &Loaded,
+    text: &str,
+    context: u32,
+    chunks: Option<u32>,
+) -> Result<Vec<Vec<u32>>, Error> {
+    let trained = loaded.model.trained_context();
+    if context > trained {
+        return Err(Error::ContextTooLong {
+            asked: context,
+            most: trained,
+        });
+    }
+    let context = context as usize;
+    if context < 4 {
+        return Err(Error::Text("windows need at least 4 tokens".to_owned()));
+    }
+    // The reference drops one newline at the end of the file.
+    let tokens = loaded
+        .tokenizer
+        .encode_prompt(text.strip_suffix('\n').unwrap_or(text));
+    if tokens.len() < 2 * context {
+        return Err(Error::Text(format!(
+            "the text has {} tokens; windows of {context} need at least {}",
+            tokens.len(),
+            2 * context
+        )));
+    }
+    let first_token = loaded
+        .tokenizer
+        .bos()
+        .filter(|_| loaded.tokenizer.add_bos());
+    let chunks = chunks.map_or(usize::MAX, |n| n as usize);
+    let windows = tokens.chunks_exact(context).take(chunks).map(|window| {
+        let mut window = window.to_vec();
+        if let Some(bos) = first_token {
+            window[0] = bos;
+        }
+        window
+    });
+    Ok(windows.collect())
+}
+
 /// −ln p of each token after position `from`, given those before it.
-pub(crate) fn losses(model: &Model, window: &[u32], from: usize) -> Vec<f64> {
-    let mut cache = model.new_cache(window.len(), CacheType::F32);
+fn losses(loaded: &Loaded, window: &[u32], from: usize) -> Result<Vec<f64>, Error> {
+    let model = &loaded.model;
+    let mut cache = model.new_cache(window.len(), loaded.info.cache_type)?;
     let mut losses = Vec::with_capacity(window.len());
     for batch in window.chunks(BATCH) {
         let start = cache.len();
@@ -118,7 +131,7 @@ pub(crate) fn losses(model: &Model, window: &[u32], from: usize) -> Vec<f64> {
             losses.extend(window.get(at + 1).map(|next| loss(logits, *next)));
         }
     }
-    losses
+    Ok(losses)
 }
 
 /// −ln softmax(logits)\[token\].

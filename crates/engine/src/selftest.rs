@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use crate::{
     ChatMessage, Error,
-    kv_cache::CacheType,
     load::Loaded,
     model::{BATCH, Logits},
     perplexity::loss,
@@ -125,7 +124,9 @@ pub(crate) fn run(loaded: &Loaded) -> Result<SelfTest, SelfTestError> {
 
 fn text_loss(loaded: &Loaded) -> Result<f64, SelfTestError> {
     let tokens = loaded.tokenizer.encode_prompt(TEXT);
-    let mut cache = loaded.model.new_cache(tokens.len(), CacheType::F16);
+    let mut cache = loaded
+        .model
+        .new_cache(tokens.len(), loaded.info.cache_type)?;
     let logits = loaded.model.forward(&tokens, &mut cache, Logits::From(0));
     if !logits.iter().all(|logit| logit.is_finite()) {
         return Err(SelfTestError::NotFinite {
@@ -144,7 +145,7 @@ fn answer(loaded: &Loaded) -> Result<String, SelfTestError> {
         .render(&loaded.tokenizer, &question, None, true)?;
     let mut cache = loaded
         .model
-        .new_cache(prompt.len() + ANSWER, CacheType::F16);
+        .new_cache(prompt.len() + ANSWER, loaded.info.cache_type)?;
     let mut answer: Vec<u32> = Vec::new();
     let mut next = prompt;
     while answer.len() < ANSWER {

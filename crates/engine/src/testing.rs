@@ -2,36 +2,22 @@
 //! Compiled for tests only.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+pub(crate) mod synthetic;
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
 };
 
 use gguf::{Dtype, Metadata, TensorSpec, Writer, shard};
-use serde::Deserialize;
+use sizing::CacheType;
 
 use crate::{
     Error, Options, Progress,
+    config::{Config, RopeConfig},
+    eval::Reference,
     load::{Loaded, load},
 };
-
-/// Reference logits of one text, by transformers in F32 from the BF16 weights.
-#[derive(Deserialize)]
-pub(crate) struct Reference {
-    pub(crate) name: String,
-    pub(crate) text: String,
-    pub(crate) ids: Vec<u32>,
-    pub(crate) positions: Vec<Position>,
-}
-
-/// Logits after one position of the text.
-#[derive(Deserialize)]
-pub(crate) struct Position {
-    pub(crate) pos: usize,
-    /// (token, logit), highest first.
-    pub(crate) top: Vec<(u32, f32)>,
-    pub(crate) logsumexp: f32,
-}
 
 /// The directory of the model in every quant llama.cpp writes, when the environment names it. What the
 /// repository's own tests need comes from [`restored`] and [`kimi_tiny`].
@@ -62,20 +48,62 @@ pub(crate) fn restored(dir: &Path) -> PathBuf {
     out
 }
 
+/// Logits of some texts by transformers, in F32 from the BF16 weights.
 pub(crate) fn references() -> Vec<Reference> {
     serde_json::from_str(&fs::read_to_string(testdata().join("logits.json")).unwrap()).unwrap()
 }
 
-pub(crate) fn try_load(path: &Path, threads: usize) -> Result<Loaded, Error> {
-    let options = Options {
+/// Options of tests: a KV cache as exact as the references.
+pub(crate) fn options(path: &Path, threads: usize) -> Options {
+    Options {
         threads: Some(threads),
+        cache_type: CacheType::F32,
         ..Options::new(path)
-    };
-    load(&options, &Progress::new())
+    }
+}
+
+pub(crate) fn try_load(path: &Path, threads: usize) -> Result<Loaded, Error> {
+    load(&options(path, threads), &Progress::new())
 }
 
 pub(crate) fn loaded(path: &Path, threads: usize) -> Loaded {
     try_load(path, threads).unwrap()
+}
+
+/// Sizes of a model that exists only as such.
+pub(crate) fn small_config() -> Config {
+    Config {
+        layers: 2,
+        dense_layers: 2,
+        hidden: 64,
+        heads: 10,
+        q_lora: None,
+        kv_lora: 64,
+        nope: 32,
+        rope_dim: 32,
+        v_head: 32,
+        dense_ff: 64,
+        experts: None,
+        rms_eps: 1e-6,
+        rope: RopeConfig {
+            base: 10_000.0,
+            yarn: None,
+        },
+        context: 1 << 17,
+    }
+}
+
+/// Values between -1 and 1 that look random and are the same everywhere.
+pub(crate) fn noise(count: usize, seed: u32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
+    let mut next = || {
+        // xorshift32 (Marsaglia, 2003).
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as f32 / 2f32.powi(31) - 1.0
+    };
+    (0..count).map(|_| next()).collect()
 }
 
 /// A whole model in memory, to be changed and written as one file.

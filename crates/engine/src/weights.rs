@@ -113,6 +113,24 @@ impl Weights {
         }
     }
 
+    /// What the headers say of every tensor, in no order.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
+        self.tensors.values().map(|tensor| &tensor.info)
+    }
+
+    /// A tensor of whatever shape the file gives it, as the rows of one matrix.
+    pub(crate) fn whole(&self, name: &str) -> Result<Matrix, Error> {
+        let dims: Vec<usize> = self
+            .tensors
+            .get(name)
+            .map(|tensor| tensor.info.dims.as_slice())
+            .unwrap_or_default()
+            .iter()
+            .map(|dim| usize::try_from(*dim).unwrap_or(usize::MAX))
+            .collect();
+        self.checked(name, &dims)
+    }
+
     pub(crate) fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }

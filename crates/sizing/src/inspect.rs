@@ -151,6 +151,29 @@ pub fn class_of(name: &str) -> Class {
     }
 }
 
+/// What parts of a name in a Hugging Face checkpoint say of the tensor's class; the first that is found counts.
+const CHECKPOINT_PARTS: [(&str, Class); 10] = [
+    ("vision_tower.", Class::Other),
+    ("projector.", Class::Other),
+    ("embed_tokens.", Class::Embedding),
+    ("lm_head.", Class::Output),
+    ("norm.", Class::Norm),
+    (".mlp.gate.", Class::Router),
+    (".mlp.experts.", Class::Expert),
+    (".mlp.shared_experts.", Class::SharedExpert),
+    (".self_attn.", Class::Attention),
+    (".mlp.", Class::Dense),
+];
+
+/// The class of a tensor of a Hugging Face checkpoint, from its name
+/// (`model.layers.7.mlp.experts.3.down_proj.weight`).
+pub fn class_of_checkpoint(name: &str) -> Class {
+    CHECKPOINT_PARTS
+        .iter()
+        .find(|(part, _)| name.contains(part))
+        .map_or(Class::Other, |(_, class)| *class)
+}
+
 fn classes<'a>(tensors: impl Iterator<Item = &'a TensorInfo>) -> Vec<ClassRow> {
     let mut rows: BTreeMap<(Class, &'static str), (u64, u64)> = BTreeMap::new();
     for tensor in tensors {
@@ -189,4 +212,48 @@ fn expert_sizes<'a>(
         .into_iter()
         .map(|(bytes, count)| ExpertSize { bytes, count })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_of_a_checkpoint_s_tensors() {
+        for (name, class) in [
+            ("model.embed_tokens.weight", Class::Embedding),
+            ("lm_head.weight", Class::Output),
+            ("model.norm.weight", Class::Norm),
+            (
+                "model.layers.3.self_attn.kv_a_layernorm.weight",
+                Class::Norm,
+            ),
+            (
+                "model.layers.3.post_attention_layernorm.weight",
+                Class::Norm,
+            ),
+            (
+                "model.layers.3.self_attn.kv_b_proj.weight",
+                Class::Attention,
+            ),
+            ("model.layers.0.mlp.down_proj.weight", Class::Dense),
+            (
+                "model.layers.3.mlp.gate.e_score_correction_bias",
+                Class::Router,
+            ),
+            (
+                "model.layers.3.mlp.experts.7.up_proj.weight_packed",
+                Class::Expert,
+            ),
+            (
+                "language_model.model.layers.3.mlp.shared_experts.up_proj.weight",
+                Class::SharedExpert,
+            ),
+            ("vision_tower.encoder.blocks.0.norm0.weight", Class::Other),
+            ("mm_projector.proj.0.weight", Class::Other),
+            ("strange", Class::Other),
+        ] {
+            assert_eq!(class_of_checkpoint(name), class, "{name}");
+        }
+    }
 }

@@ -29,6 +29,7 @@ pub use catalogue::Model;
 pub use facts::{Facts, Hyper, InspectReport};
 pub use hardware::Hardware;
 pub use inspect::{Identity, InspectError};
+pub use kv_cache::CacheType;
 pub use plan::{Basis, Cause, Fits, Input, Plan, Source, plan};
 pub use quants::Quant;
 

@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use crate::kv_cache::CacheType;
 use crate::offload::{self, Placed};
 use crate::time::{self, TokenReads};
 use crate::verdict;
@@ -31,6 +32,8 @@ pub struct Input<'a> {
     pub bandwidth_bits: u64,
     /// True where the CPU may serve in place of the GPU: RAM must then hold everything.
     pub cpu_fallback: bool,
+    /// How the KV cache is stored.
+    pub cache_type: CacheType,
 }
 
 /// Download bandwidth assumed where none is known: the guide's 1 Gbps column.
@@ -47,6 +50,7 @@ impl<'a> Input<'a> {
             headroom: None,
             bandwidth_bits: DEFAULT_BANDWIDTH_BITS,
             cpu_fallback: false,
+            cache_type: CacheType::default(),
         }
     }
 }
@@ -232,7 +236,7 @@ pub(crate) fn numbers(input: &Input<'_>) -> Numbers {
         .context
         .unwrap_or(max_context.min(catalogue::DEFAULT_CONTEXT));
 
-    let kv = kv_cache::bytes(hyper, context, kv_cache::BYTES_PER_VALUE);
+    let kv = kv_cache::bytes(hyper, context, input.cache_type);
     let buffers = buffer_bytes(hyper, context);
 
     let catalogue_vram = source
@@ -285,7 +289,7 @@ pub(crate) fn numbers(input: &Input<'_>) -> Numbers {
         size: weights.total,
         context,
         max_context,
-        kv_per_token: kv_cache::bytes_per_token(hyper, kv_cache::BYTES_PER_VALUE),
+        kv_per_token: kv_cache::bytes_per_token(hyper, input.cache_type),
         storage: storage::volume_bytes(weights.total, input.headroom),
         ram,
         ram_min,
@@ -319,7 +323,7 @@ pub fn buffer_bytes(hyper: &Hyper, context: u64) -> u64 {
 
 /// The guide's figure, moved from its context to ours.
 fn guide_vram(row: &Quant, hyper: &Hyper, kv: u64) -> u64 {
-    let included = kv_cache::bytes(hyper, catalogue::GUIDE_CONTEXT, kv_cache::BYTES_PER_VALUE);
+    let included = kv_cache::bytes(hyper, catalogue::GUIDE_CONTEXT, CacheType::F16);
     row.vram_bytes.saturating_sub(included).saturating_add(kv)
 }
 

@@ -59,6 +59,7 @@ fn with(
         headroom: n.2,
         bandwidth_bits: n.3,
         cpu_fallback: n.4,
+        cache_type: sizing::CacheType::default(),
     })
 }
 

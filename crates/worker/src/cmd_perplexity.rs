@@ -3,8 +3,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
-use engine::{Options, Progress};
+use engine::Progress;
+use serde_json::json;
+
+use crate::model_args::{self, ModelArgs, Output, TextArgs};
 
 /// Arguments of `kimi perplexity`.
 #[derive(Debug, clap::Args)]
@@ -15,33 +17,32 @@ pub(crate) struct PerplexityArgs {
     /// Text to judge.
     #[arg(short, long, value_name = "TEXT")]
     file: PathBuf,
-    /// Tokens per window.
-    #[arg(short, long, value_name = "TOKENS", default_value_t = 512)]
-    ctx_size: u32,
-    /// Windows at most; all of the text without it.
-    #[arg(long, value_name = "N")]
-    chunks: Option<u32>,
-    /// Worker threads; all cores without it.
-    #[arg(short, long, value_name = "N")]
-    threads: Option<usize>,
+    #[command(flatten)]
+    text: TextArgs,
+    #[command(flatten)]
+    how: ModelArgs,
+    /// How to print it.
+    #[arg(short = 'o', long = "output", value_enum, default_value_t = Output::Table)]
+    output: Output,
 }
 
-/// Prints `perplexity: X +/- Y`.
+/// Prints `perplexity: X +/- Y`, or the same as JSON.
 pub(crate) fn run(args: &PerplexityArgs) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(&args.file)
-        .with_context(|| format!("cannot read {}", args.file.display()))?;
-    let options = Options {
-        context: Some(args.ctx_size),
-        threads: args.threads,
-        ..Options::new(&args.model)
-    };
+    let text = model_args::read(&args.file)?;
+    let TextArgs { ctx_size, chunks } = args.text;
     let result = engine::perplexity(
-        &options,
+        &args.how.options(&args.model, Some(ctx_size)),
         &text,
-        args.ctx_size,
-        args.chunks,
+        ctx_size,
+        chunks,
         &Progress::new(),
     )?;
-    println!("perplexity: {result}");
+    match args.output {
+        Output::Table => println!("perplexity: {result}"),
+        Output::Json => println!(
+            "{:#}",
+            json!({"perplexity": result.value, "error": result.error, "tokens": result.tokens})
+        ),
+    }
     Ok(())
 }

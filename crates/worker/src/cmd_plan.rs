@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 use sizing::facts::Failure;
-use sizing::{Facts, Fits, GB, Identity, InspectReport, Plan};
+use sizing::{CacheType, Facts, Fits, GB, Identity, InspectReport, Plan};
 use spec::Document;
 
 use crate::local_facts;
@@ -40,6 +40,14 @@ pub(crate) struct PlanArgs {
     /// Download bandwidth in Mbit/s.
     #[arg(long, value_name = "MBIT", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     bandwidth: u64,
+    /// How the KV cache is stored: f16, q8_0 or f32.
+    #[arg(
+        long,
+        visible_alias = "cache-type-k",
+        value_name = "TYPE",
+        default_value_t
+    )]
+    cache_type: CacheType,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -136,7 +144,8 @@ fn plan_one(args: &PlanArgs, document: Document) -> Result<Row, Error> {
         name: name.clone(),
         source,
     };
-    let resolved = planning::resolve(&document.spec).map_err(in_name)?;
+    let mut resolved = planning::resolve(&document.spec).map_err(in_name)?;
+    resolved.cache_type = args.cache_type;
     let facts = match (&args.facts, &args.gguf) {
         (Some(path), _) => Some(facts_of_report(path)?),
         (None, Some(path)) => Some(facts_of_files(path, &resolved)?),

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use engine::Options;
+use engine::{CacheType, Options};
 use indicatif::HumanDuration;
 use server::{ApiKeys, Config};
 use sizing::{Facts, Fits, Plan};
@@ -62,6 +62,14 @@ pub(crate) struct RunArgs {
     /// Worker threads [default: all cores].
     #[arg(short, long, value_name = "N")]
     threads: Option<usize>,
+    /// How the KV cache is stored: f16, q8_0 or f32.
+    #[arg(
+        long,
+        visible_alias = "cache-type-k",
+        value_name = "TYPE",
+        default_value_t
+    )]
+    cache_type: CacheType,
 }
 
 /// What has to be known before serving.
@@ -106,6 +114,8 @@ pub(crate) fn run(args: RunArgs) -> ExitCode {
             context: u32::try_from(plan.context).ok(),
             threads: args.threads,
             slots: 1,
+            cache_type: args.cache_type,
+            compat: None,
         },
         config: Config {
             names,
@@ -143,7 +153,8 @@ fn prepare(args: &RunArgs) -> Result<Ready, JobError> {
 async fn plan_and_fetch(args: &RunArgs, mut document: Document) -> Result<Ready, JobError> {
     document.spec.memory = memory_budget(document.spec.memory.as_deref());
     let bad_spec = |error: planning::PlanError| JobError::permanent("BadSpec", error.to_string());
-    let resolved = planning::resolve(&document.spec).map_err(bad_spec)?;
+    let mut resolved = planning::resolve(&document.spec).map_err(bad_spec)?;
+    resolved.cache_type = args.cache_type;
     // What `kimi plan` refuses from its tables needs no network to be refused here.
     if let Ok(estimate) = planning::plan(&resolved, None, sizing::plan::DEFAULT_BANDWIDTH_BITS)
         && estimate.fits == Fits::No

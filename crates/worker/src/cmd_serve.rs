@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use engine::Options;
+use engine::{CacheType, Compat, Options};
 use fetch::Manifest;
 use server::{ApiKeys, Config};
 
@@ -47,6 +47,17 @@ pub(crate) struct ServeArgs {
     /// Requests served at the same time, each with its own KV cache.
     #[arg(long, value_name = "N", default_value_t = 1)]
     parallel: usize,
+    /// How the KV cache is stored: f16, q8_0 or f32.
+    #[arg(
+        long,
+        visible_alias = "cache-type-k",
+        value_name = "TYPE",
+        default_value_t
+    )]
+    cache_type: CacheType,
+    /// Reproduce what another engine does differently from the model's own code: llama.cpp.
+    #[arg(long, value_name = "ENGINE")]
+    compat: Option<Compat>,
     /// File with the API keys that requests must carry, one per line; read again when it changes.
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
@@ -98,6 +109,8 @@ fn serving(args: ServeArgs) -> Result<Serving, JobError> {
             context: args.ctx_size,
             threads: args.threads,
             slots: args.parallel,
+            cache_type: args.cache_type,
+            compat: args.compat,
         },
         config: Config {
             names: args.alias,

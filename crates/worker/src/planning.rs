@@ -1,7 +1,9 @@
 //! From a `KimiModel` spec to a plan: names looked up in the tables, `quant: auto` chosen, quantities parsed. Shared by
 //! `kimi plan` and `kimi run`. It must not know files, output formats or the network.
 
-use sizing::{Ask, Facts, Hardware, Input, Model, NotInGuide, Objective, Plan, Quant, Source};
+use sizing::{
+    Ask, CacheType, Facts, Hardware, Input, Model, NotInGuide, Objective, Plan, Quant, Source,
+};
 use spec::{AUTO_QUANT, CpuFallback, KimiModelSpec};
 
 /// A spec whose names were looked up.
@@ -19,6 +21,8 @@ pub(crate) struct Resolved {
     headroom: Option<u64>,
     context: Option<u64>,
     cpu_fallback: bool,
+    /// Not the spec's: what the command line says.
+    pub(crate) cache_type: CacheType,
 }
 
 /// A spec that cannot be planned, with what to change.
@@ -86,6 +90,7 @@ pub(crate) fn resolve(spec: &KimiModelSpec) -> Result<Resolved, PlanError> {
         headroom: quantity("storage.headroom", spec.storage.headroom.as_deref())?,
         context: spec.serving.context_length.map(u64::from),
         cpu_fallback: spec.serving.cpu_fallback == CpuFallback::Allow,
+        cache_type: CacheType::default(),
     };
     if resolved.quant == AUTO_QUANT {
         let model = model.ok_or_else(|| PlanError::AutoOutsideCatalogue {
@@ -141,6 +146,7 @@ pub(crate) fn plan(
         headroom: resolved.headroom,
         bandwidth_bits,
         cpu_fallback: resolved.cpu_fallback,
+        cache_type: resolved.cache_type,
         ..Input::new(source, resolved.hardware)
     }))
 }

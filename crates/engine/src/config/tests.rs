@@ -3,6 +3,7 @@
 use gguf::Value;
 
 use super::*;
+use crate::testing::synthetic;
 
 /// Keys of a mainline Kimi-K2-Instruct file, which does not give `yarn_beta_fast`.
 fn k2_instruct() -> Metadata {
@@ -84,6 +85,65 @@ fn kimi_k2_instruct() {
         "{}",
         config.attention_scale()
     );
+}
+
+/// (name, YaRN's factor, epsilon, context, beta_fast) of all revisions, as files without `yarn_beta_fast` have them.
+#[test]
+fn kimi_k2_in_all_revisions() {
+    for (name, factor, eps, context, beta_fast) in [
+        ("Kimi-K2-Base", 32.0, 1e-6, 131_072, 1.0),
+        ("Kimi-K2-Instruct", 32.0, 1e-6, 131_072, 1.0),
+        ("Kimi K2 Instruct 0905", 64.0, 1e-6, 262_144, 1.0),
+        ("Kimi K2 Thinking", 64.0, 1e-5, 262_144, 1.0),
+        ("kimi-k2-thinking", 64.0, 1e-5, 262_144, 1.0),
+        ("Kimi K2.5", 64.0, 1e-5, 262_144, 32.0),
+        ("Kimi K2.6", 64.0, 1e-5, 262_144, 32.0),
+        ("Kimi-K2.7-Code", 64.0, 1e-5, 262_144, 32.0),
+    ] {
+        let mut config = Config::read(&with(&[
+            ("general.name", Value::String(name.to_owned())),
+            ("deepseek2.rope.scaling.factor", Value::F32(factor)),
+            (
+                "deepseek2.attention.layer_norm_rms_epsilon",
+                Value::F32(eps),
+            ),
+            ("deepseek2.context_length", Value::U32(context)),
+        ]))
+        .unwrap();
+        let yarn = config.rope.yarn.clone().unwrap();
+        assert_eq!((yarn.beta_fast, yarn.beta_slow), (beta_fast, 1.0), "{name}");
+        assert_eq!((config.rms_eps, config.context), (eps, context), "{name}");
+
+        config.rope.as_llama_cpp_has_it();
+        let theirs = config.rope.yarn.unwrap();
+        assert_eq!(
+            theirs,
+            Yarn {
+                beta_fast: 32.0,
+                ..yarn
+            },
+            "{name}"
+        );
+    }
+}
+
+/// The layers below the metadata are tested with whole models of these shapes.
+#[test]
+fn moonlight_and_the_text_model_of_kimi_vl() {
+    for shape in [synthetic::MOONLIGHT, synthetic::KIMI_VL] {
+        let mut config = Config::read(&shape.draft().metadata).unwrap();
+        assert_eq!((config.q_lora, config.layers), (None, 27));
+        assert_eq!(config.rope.yarn, None);
+        assert_eq!(config.rope.base, shape.rope_base);
+        assert_eq!((config.context, config.rms_eps), (shape.context, 1e-5));
+        let experts = config.experts.clone().unwrap();
+        assert_eq!((experts.shared, experts.scale), (2, 2.446));
+        assert_eq!(experts.gating, Gating::Sigmoid);
+        // There is nothing that llama.cpp would do differently.
+        let unchanged = config.clone();
+        config.rope.as_llama_cpp_has_it();
+        assert_eq!(config, unchanged);
+    }
 }
 
 #[test]
