@@ -3,7 +3,10 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod cmd_bench;
+mod cmd_compare;
 mod cmd_convert;
+mod cmd_eval;
 mod cmd_fetch;
 mod cmd_inspect;
 mod cmd_inspect_remote;
@@ -15,6 +18,7 @@ mod cmd_split;
 mod hub_source;
 mod job;
 mod local_facts;
+mod model_args;
 mod planning;
 mod serving;
 
@@ -47,6 +51,12 @@ enum Command {
     Run(cmd_run::RunArgs),
     /// Judge a model by its perplexity on a text.
     Perplexity(cmd_perplexity::PerplexityArgs),
+    /// Compare a model's logits with a reference's, or make a reference.
+    Eval(cmd_eval::EvalArgs),
+    /// Compare two models, tensor by tensor and on a text.
+    Compare(cmd_compare::CompareArgs),
+    /// Time a model: tokens per second, as llama-bench counts them.
+    Bench(cmd_bench::BenchArgs),
     /// Split a GGUF model into shards.
     Split(cmd_split::SplitArgs),
     /// Convert safetensors or a GGUF model to a GGUF file of a plain type.
@@ -62,6 +72,9 @@ impl Command {
             | Self::Inspect(_)
             | Self::InspectRemote(_)
             | Self::Perplexity(_)
+            | Self::Eval(_)
+            | Self::Bench(_)
+            | Self::Compare(_)
             | Self::Split(_) => "warn",
         }
     }
@@ -85,6 +98,9 @@ fn main() -> ExitCode {
         Command::Serve(args) => cmd_serve::run(args),
         Command::Run(args) => cmd_run::run(args),
         Command::Perplexity(args) => finish(cmd_perplexity::run(&args)),
+        Command::Eval(args) => finish(cmd_eval::run(&args)),
+        Command::Compare(args) => finish(cmd_compare::run(&args)),
+        Command::Bench(args) => finish(cmd_bench::run(&args)),
         Command::Split(args) => finish(cmd_split::run(args)),
         Command::Convert(args) => finish(cmd_convert::run(args)),
     }
