@@ -107,16 +107,16 @@ fn five_bits_compute_what_their_values_do() {
     }
 }
 
-/// The default is f16: it moves logits by a hundredth of what the finest quant of weights does, at half the memory
-/// of f32; q8_0 moves them as much as Q8_0 weights do.
+/// Measured on the unquantized weights: f16 moves a logit by 0.0016 and no distribution measurably, q8_0 by 0.05, where
+/// Q8_0 weights alone move it by 0.17. So f16 is the default, and q8_0 for who needs the memory.
 #[test]
 fn what_the_type_of_the_cache_costs() {
     let dir = tempfile::tempdir().unwrap();
     let weights = restored(dir.path());
     for (kind, logit, divergence) in [
-        (CacheType::F32, 1e-4, 1e-6),
+        (CacheType::F32, 1e-4, 1e-5),
         (CacheType::F16, 5e-3, 1e-5),
-        (CacheType::Q8_0, 0.3, 5e-3),
+        (CacheType::Q8_0, 0.1, 1e-3),
     ] {
         let options = Options {
             cache_type: kind,
