@@ -5,7 +5,8 @@ use gguf::Dtype;
 
 use crate::cpu::Isa;
 use crate::{
-    bf16, f16, f32, iq4_nl, iq4_xs, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0,
+    bf16, f16, f32, iq1_m, iq1_s, iq2_s, iq2_xs, iq2_xxs, iq3_s, iq3_xxs, iq4_nl, iq4_xs, iq5_k,
+    mxfp4, nvfp4, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_k, q8_0, tq1_0, tq2_0,
 };
 
 /// The functions that read one row of a type.
@@ -31,6 +32,7 @@ pub(crate) struct Ladder {
     scalar: Kernels,
     avx2: Option<Kernels>,
     avx512: Option<Kernels>,
+    encode: Option<fn(&[f32]) -> Vec<u8>>,
 }
 
 impl Ladder {
@@ -39,7 +41,14 @@ impl Ladder {
             scalar,
             avx2: None,
             avx512: None,
+            encode: None,
         }
+    }
+
+    /// Adds an encoder of whole blocks.
+    pub(crate) const fn encoded_by(mut self, encode: fn(&[f32]) -> Vec<u8>) -> Ladder {
+        self.encode = Some(encode);
+        self
     }
 
     /// Adds a dot product that runs only where `isa` is available.
@@ -101,22 +110,21 @@ fn ladder(dtype: Dtype) -> Option<&'static Ladder> {
         Dtype::Q6_K => &q6_k::LADDER,
         Dtype::IQ4_NL => &iq4_nl::LADDER,
         Dtype::IQ4_XS => &iq4_xs::LADDER,
-        // Codebook and ternary types.
-        Dtype::IQ1_S
-        | Dtype::IQ1_M
-        | Dtype::IQ2_XXS
-        | Dtype::IQ2_XS
-        | Dtype::IQ2_S
-        | Dtype::IQ3_XXS
-        | Dtype::IQ3_S
-        | Dtype::TQ1_0
-        | Dtype::TQ2_0
-        | Dtype::Q1_0
+        Dtype::IQ1_S => &iq1_s::LADDER,
+        Dtype::IQ1_M => &iq1_m::LADDER,
+        Dtype::IQ2_XXS => &iq2_xxs::LADDER,
+        Dtype::IQ2_XS => &iq2_xs::LADDER,
+        Dtype::IQ2_S => &iq2_s::LADDER,
+        Dtype::IQ3_XXS => &iq3_xxs::LADDER,
+        Dtype::IQ3_S => &iq3_s::LADDER,
+        Dtype::TQ1_0 => &tq1_0::LADDER,
+        Dtype::TQ2_0 => &tq2_0::LADDER,
+        Dtype::MXFP4 => &mxfp4::LADDER,
+        Dtype::NVFP4 => &nvfp4::LADDER,
+        // No published Kimi has them.
+        Dtype::Q1_0
         | Dtype::Q2_0
-        | Dtype::MXFP4
-        | Dtype::NVFP4 => return None,
-        // Types of the ik fork.
-        Dtype::Q6_0
+        | Dtype::Q6_0
         | Dtype::IQ2_K
         | Dtype::IQ3_K
         | Dtype::IQ4_K
@@ -130,8 +138,8 @@ fn ladder(dtype: Dtype) -> Option<&'static Ladder> {
         | Dtype::IQ3_KT
         | Dtype::IQ4_KT
         | Dtype::IQ3_KS
-        | Dtype::IQ2_KL
-        | Dtype::IQ1_KT => return None,
+        | Dtype::IQ1_KT
+        | Dtype::IQ2_KL => return None,
         // Activations and plain numbers: never weights.
         Dtype::Q8_1
         | Dtype::Q8_K
@@ -150,58 +158,6 @@ pub fn quantize(dtype: Dtype, values: &[f32]) -> Option<Vec<u8>> {
     if !values.len().is_multiple_of(dtype.block_values()) {
         return None;
     }
-    let bytes = match dtype {
-        Dtype::F32 => f32::quantize(values),
-        Dtype::F16 => f16::quantize(values),
-        Dtype::BF16 => bf16::quantize(values),
-        Dtype::Q8_0 => q8_0::quantize(values),
-        Dtype::Q4_0 => q4_0::quantize(values),
-        Dtype::Q4_1 => q4_1::quantize(values),
-        Dtype::Q5_0 => q5_0::quantize(values),
-        Dtype::Q5_1 => q5_1::quantize(values),
-        Dtype::Q8_1
-        | Dtype::Q2_K
-        | Dtype::Q3_K
-        | Dtype::Q4_K
-        | Dtype::Q5_K
-        | Dtype::Q6_K
-        | Dtype::Q8_K
-        | Dtype::IQ1_S
-        | Dtype::IQ1_M
-        | Dtype::IQ2_XXS
-        | Dtype::IQ2_XS
-        | Dtype::IQ2_S
-        | Dtype::IQ3_XXS
-        | Dtype::IQ3_S
-        | Dtype::IQ4_NL
-        | Dtype::IQ4_XS
-        | Dtype::TQ1_0
-        | Dtype::TQ2_0
-        | Dtype::Q1_0
-        | Dtype::Q2_0
-        | Dtype::MXFP4
-        | Dtype::NVFP4
-        | Dtype::Q6_0
-        | Dtype::IQ2_K
-        | Dtype::IQ3_K
-        | Dtype::IQ4_K
-        | Dtype::IQ5_K
-        | Dtype::IQ6_K
-        | Dtype::IQ4_KS
-        | Dtype::IQ2_KS
-        | Dtype::IQ4_KSS
-        | Dtype::IQ5_KS
-        | Dtype::IQ2_KT
-        | Dtype::IQ3_KT
-        | Dtype::IQ4_KT
-        | Dtype::IQ3_KS
-        | Dtype::IQ2_KL
-        | Dtype::IQ1_KT
-        | Dtype::I8
-        | Dtype::I16
-        | Dtype::I32
-        | Dtype::I64
-        | Dtype::F64 => return None,
-    };
-    Some(bytes)
+    let encode = ladder(dtype)?.encode?;
+    Some(encode(values))
 }

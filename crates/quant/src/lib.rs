@@ -2,26 +2,39 @@
 //! It must not know tensors, models or threads: a kernel sees one row of bytes and one row of floats.
 //!
 //! Each folder holds a type's block layout with a size assertion, the scalar reference that decodes it, its encoder
-//! where there is one, and one file per instruction set that has a faster dot product. [`kernels`] picks the best path
+//! where there is one, and one file per instruction set that has a faster dot product. Types whose values are a scale
+//! times a level of 8 bits describe only their layout; [`levels`] makes the kernels of all of them. [`kernels`] picks the best path
 //! the running CPU has; [`kernels_on`] reaches each path by name, so that every one is tested against the reference.
 //!
-//! Formulae: `d` is always an IEEE half; a block of type `T` decodes as its module's first lines say. They are the
-//! formats of ggml-common.h, and dequantization is bit for bit that of the `gguf` Python package.
+//! Formulae: `d` is an IEEE half unless a type says otherwise; a block of type `T` decodes as its module's first lines
+//! say. They are the formats of ggml-common.h of llama.cpp and ik_llama.cpp. Dequantization is bit for bit that of the
+//! `gguf` Python package for the former, of the library's own code for the latter.
 
 mod block;
 mod codebook;
 mod cpu;
 mod k_scales;
 mod kernels;
+mod levels;
 mod nibbles;
+mod signs;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 mod bf16;
 mod f16;
 mod f32;
+mod iq1_m;
+mod iq1_s;
+mod iq2_s;
+mod iq2_xs;
+mod iq2_xxs;
+mod iq3_s;
+mod iq3_xxs;
 mod iq4_nl;
 mod iq4_xs;
+mod mxfp4;
+mod nvfp4;
 mod q2_k;
 mod q3_k;
 mod q4_0;
@@ -32,6 +45,8 @@ mod q5_1;
 mod q5_k;
 mod q6_k;
 mod q8_0;
+mod tq1_0;
+mod tq2_0;
 
 pub use cpu::Isa;
 pub use kernels::{Kernels, kernels, kernels_on, quantize};

@@ -1,6 +1,7 @@
 //! Bit packing that the 32-value types share. It must not know scales or offsets.
 
 /// 32 values of 4 bits: byte j holds value j below and value j + 16 above.
+#[inline(always)]
 pub(crate) fn unpack(qs: &[u8; 16]) -> [u8; 32] {
     let mut values = [0; 32];
     for (j, byte) in qs.iter().enumerate() {

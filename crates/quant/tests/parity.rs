@@ -4,44 +4,9 @@
 
 mod common;
 
-use common::{READABLE, halves};
+use common::{Random, decode, is_plain, random_row, readable};
 use gguf::Dtype;
-use quant::{Isa, kernels, kernels_on};
-
-/// A small generator (xorshift64*), so that failures repeat.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    /// Uniform in −1..1.
-    fn float(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
-}
-
-/// A row of random valid blocks.
-fn random_row(dtype: Dtype, values: usize, random: &mut Random) -> Vec<u8> {
-    if matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-        let floats: Vec<f32> = (0..values).map(|_| random.float()).collect();
-        return quant::quantize(dtype, &floats).unwrap();
-    }
-    let mut row: Vec<u8> = (0..dtype.row_bytes(values).unwrap())
-        .map(|_| random.next() as u8)
-        .collect();
-    for block in row.chunks_mut(dtype.block_bytes()) {
-        for &offset in halves(dtype) {
-            let half = quant::quantize(Dtype::F16, &[random.float() / 64.0]).unwrap();
-            block[offset..offset + 2].copy_from_slice(&half);
-        }
-    }
-    row
-}
+use quant::{Isa, kernels_on};
 
 fn check(dtype: Dtype, isa: Isa, values: usize, random: &mut Random) {
     let reference = kernels_on(dtype, Isa::Scalar).unwrap();
@@ -50,13 +15,12 @@ fn check(dtype: Dtype, isa: Isa, values: usize, random: &mut Random) {
     };
     // One byte and one float of padding in front make both addresses odd ones.
     let mut row = vec![0];
-    row.extend(random_row(dtype, values, random));
+    row.extend(random_row(dtype, values, 16.0, random));
     let row = &row[1..];
     let x: Vec<f32> = (0..=values).map(|_| random.float()).collect();
     let x = &x[1..];
 
-    let mut weights = vec![0.0; values];
-    (reference.dequantize)(row, &mut weights);
+    let weights = decode(dtype, row, values);
     let terms = || {
         weights
             .iter()
@@ -85,42 +49,30 @@ fn fast_paths_agree_with_the_reference() {
             eprintln!("this CPU has no {isa:?}: its paths are not tested here");
             continue;
         }
-        for &dtype in READABLE {
+        for dtype in readable() {
             for blocks in [0, 1, 2, 3, 5, 7, 28, 31, 33, 65] {
                 check(dtype, isa, blocks * dtype.block_values(), &mut random);
             }
         }
         for values in 0..131 {
-            for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
+            for dtype in readable().into_iter().filter(|dtype| is_plain(*dtype)) {
                 check(dtype, isa, values, &mut random);
             }
         }
     }
 }
 
-/// The list of readable types that the tests walk is complete.
-#[test]
-fn readable_types() {
-    let readable: Vec<Dtype> = Dtype::ALL
-        .iter()
-        .copied()
-        .filter(|dtype| kernels(*dtype).is_some())
-        .collect();
-    assert_eq!(readable.len(), READABLE.len());
-    assert!(READABLE.iter().all(|dtype| readable.contains(dtype)));
-}
-
 /// Lengths that disagree are cut to the shorter, on every path: never a panic or a stray read.
 #[test]
 fn lengths_that_disagree() {
     let mut random = Random(11);
-    for &dtype in READABLE {
+    for dtype in readable() {
         for kernels in Isa::ALL
             .into_iter()
             .filter_map(|isa| kernels_on(dtype, isa))
         {
             let n = 3 * dtype.block_values();
-            let row = random_row(dtype, n, &mut random);
+            let row = random_row(dtype, n, 16.0, &mut random);
             let x: Vec<f32> = (0..n).map(|_| random.float()).collect();
             let whole = 2 * dtype.block_values();
             let cut = (kernels.dot)(&row[..dtype.row_bytes(whole).unwrap()], &x);

@@ -3,26 +3,18 @@
 
 mod common;
 
-use common::{READABLE, halves};
+use common::{Random, decode, random_row, readable};
 use gguf::Dtype;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use quant::{Isa, kernels_on, quantize};
 
-/// Two blocks of random bytes with finite scales.
+/// A random valid row of two blocks.
 fn row() -> impl Strategy<Value = (Dtype, Vec<u8>)> {
-    select(READABLE).prop_flat_map(|dtype| {
-        let bytes = vec(any::<u8>(), 2 * dtype.block_bytes());
-        (bytes, vec(-0.1f32..0.1, 4)).prop_map(move |(mut row, scales)| {
-            for (block, scales) in row.chunks_mut(dtype.block_bytes()).zip(scales.chunks(2)) {
-                for (offset, scale) in halves(dtype).iter().zip(scales) {
-                    let half = quantize(Dtype::F16, &[*scale]).unwrap();
-                    block[*offset..offset + 2].copy_from_slice(&half);
-                }
-            }
-            (dtype, row)
-        })
+    (select(readable()), 1..u64::MAX).prop_map(|(dtype, seed)| {
+        let values = 2 * dtype.block_values();
+        (dtype, random_row(dtype, values, 16.0, &mut Random(seed)))
     })
 }
 
@@ -31,16 +23,14 @@ proptest! {
     #[test]
     fn unit_vectors_pick_weights((dtype, row) in row(), place in any::<prop::sample::Index>()) {
         let n = 2 * dtype.block_values();
-        let mut weights = vec![0.0; n];
-        (kernels_on(dtype, Isa::Scalar).unwrap().dequantize)(&row, &mut weights);
+        let weights = decode(dtype, &row, n);
         let place = place.index(n);
-        prop_assume!(weights.iter().all(|weight| weight.is_finite()));
         let mut unit = vec![0.0; n];
         unit[place] = 1.0;
         for kernels in Isa::ALL.into_iter().filter_map(|isa| kernels_on(dtype, isa)) {
             let picked = (kernels.dot)(&row, &unit);
-            // Fused multiply-add keeps bits that the reference rounds away. The terms that may cancel in a weight are
-            // at most 0.1·63·15 (scale · sub-scale · level).
+            // Fused multiply-add keeps bits that the reference rounds away. Weights are at most 16, so the terms that
+            // may cancel in one are below 100.
             let slack = weights[place].abs().max(100.0) * f32::EPSILON;
             prop_assert!((picked - weights[place]).abs() <= slack, "{} {:?}", dtype, kernels.isa);
         }
@@ -61,8 +51,7 @@ proptest! {
             (Dtype::BF16, largest / 128.0),
         ] {
             let row = quantize(dtype, &values).unwrap();
-            let mut decoded = vec![0.0; 32];
-            (kernels_on(dtype, Isa::Scalar).unwrap().dequantize)(&row, &mut decoded);
+            let decoded = decode(dtype, &row, 32);
             // The value opposite to the extreme has no level of its own in Q4_0 and Q5_0: there it is a whole step.
             let steps = if matches!(dtype, Dtype::Q4_0 | Dtype::Q5_0) { 1.0 } else { 0.5 };
             let bound = steps * step + 2.0 * spread / 2048.0 + 1e-7;
@@ -75,12 +64,8 @@ proptest! {
     /// Encoding what was decoded gives the same floats again where the extreme value pins the scale.
     #[test]
     fn q8_0_is_idempotent(values in vec(-8.0f32..8.0, 64)) {
-        let decode = |row: &[u8]| {
-            let mut decoded = vec![0.0; 64];
-            (kernels_on(Dtype::Q8_0, Isa::Scalar).unwrap().dequantize)(row, &mut decoded);
-            decoded
-        };
         let once = quantize(Dtype::Q8_0, &values).unwrap();
-        prop_assert_eq!(&quantize(Dtype::Q8_0, &decode(&once)).unwrap(), &once);
+        let decoded = decode(Dtype::Q8_0, &once, 64);
+        prop_assert_eq!(&quantize(Dtype::Q8_0, &decoded).unwrap(), &once);
     }
 }

@@ -15,7 +15,8 @@ const SCALAR: Ladder = Ladder::new(Kernels {
     isa: Isa::Scalar,
     dequantize,
     dot,
-});
+})
+.encoded_by(quantize);
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) static LADDER: Ladder = SCALAR.with(Isa::Avx2, avx2::dot);
@@ -38,7 +39,7 @@ fn dot(row: &[u8], x: &[f32]) -> f32 {
     dot_plain(BYTES, dequantize, row, x)
 }
 
-pub(crate) fn quantize(values: &[f32]) -> Vec<u8> {
+fn quantize(values: &[f32]) -> Vec<u8> {
     values
         .iter()
         .flat_map(|value| half::bf16::from_f32(*value).to_le_bytes())

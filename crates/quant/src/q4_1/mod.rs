@@ -11,7 +11,7 @@ use crate::cpu::Isa;
 use crate::kernels::Ladder;
 use crate::nibbles;
 
-const SCALAR: Ladder = block::scalar::<Block, 32>();
+const SCALAR: Ladder = block::scalar::<Block, 32>().encoded_by(quantize);
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) static LADDER: Ladder = SCALAR.with(Isa::Avx2, avx2::dot);
@@ -37,7 +37,7 @@ impl block::Block<32> for Block {
     }
 }
 
-pub(crate) fn quantize(values: &[f32]) -> Vec<u8> {
+fn quantize(values: &[f32]) -> Vec<u8> {
     let blocks: Vec<Block> = values.as_chunks().0.iter().map(encode).collect();
     bytemuck::cast_slice(&blocks).to_vec()
 }

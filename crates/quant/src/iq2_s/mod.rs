@@ -1,0 +1,47 @@
+//! IQ2_S: 256 values in 16 sub-blocks of 16 as `d·(½ + s)/4 · ±level`: vectors of eight levels from a grid of 1,024,
+//! eight signs per vector, s of 4 bits. It must not know the other types.
+
+use gguf::Dtype;
+
+use crate::block::Half;
+use crate::kernels::Ladder;
+use crate::levels::{self, Group, Levels};
+use crate::{codebook, signs};
+
+pub(crate) static LADDER: Ladder = levels::ladder::<Block, 256>();
+
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Block {
+    /// Bytes 0-1.
+    d: Half,
+    /// Bytes 2-33: the low 8 bits of each vector's grid index.
+    qs: [[u8; 4]; 8],
+    /// Bytes 34-65: each vector's signs.
+    signs: [[u8; 4]; 8],
+    /// Bytes 66-73, one per group of 32: the high 2 bits of grid index i in bits 2·i.
+    qh: [u8; 8],
+    /// Bytes 74-81, one per group of 32: s of the first half in the low nibble, of the second in the high one.
+    scales: [u8; 8],
+}
+
+impl Levels<256> for Block {
+    const DTYPE: Dtype = Dtype::IQ2_S;
+
+    #[inline(always)]
+    fn scale(&self, _: f32) -> f32 {
+        self.d.get()
+    }
+
+    #[inline(always)]
+    fn group(&self, d: f32, index: usize) -> Group {
+        let high = usize::from(self.qh[index]);
+        let vectors = [0, 1, 2, 3].map(|i| {
+            let at = usize::from(self.qs[index][i]) | (high >> (2 * i) & 3) << 8;
+            signs::apply(codebook::IQ2_S[at], self.signs[index][i])
+        });
+        let scales = [self.scales[index] & 15, self.scales[index] >> 4];
+        let scales = scales.map(|s| d * (0.5 + f32::from(s)) * 0.25);
+        Group::new(scales, levels::from_eights(vectors))
+    }
+}

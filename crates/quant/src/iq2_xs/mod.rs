@@ -1,0 +1,43 @@
+//! IQ2_XS: 256 values in 16 sub-blocks of 16 as `d·(½ + s)/4 · ±level`: vectors of eight levels from a grid of 512, an
+//! even number of signs per vector, s of 4 bits. It must not know the other types.
+
+use gguf::Dtype;
+
+use crate::block::Half;
+use crate::kernels::Ladder;
+use crate::levels::{self, Group, Levels};
+use crate::{codebook, signs};
+
+pub(crate) static LADDER: Ladder = levels::ladder::<Block, 256>();
+
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Block {
+    /// Bytes 0-1.
+    d: Half,
+    /// Bytes 2-65, a little-endian u16 per vector: 9 bits of grid index, 7 of signs.
+    vectors: [[[u8; 2]; 4]; 8],
+    /// Bytes 66-73, one per group of 32: s of the first half in the low nibble, of the second in the high one.
+    scales: [u8; 8],
+}
+
+impl Levels<256> for Block {
+    const DTYPE: Dtype = Dtype::IQ2_XS;
+
+    #[inline(always)]
+    fn scale(&self, _: f32) -> f32 {
+        self.d.get()
+    }
+
+    #[inline(always)]
+    fn group(&self, d: f32, index: usize) -> Group {
+        let vectors = self.vectors[index].map(|packed| {
+            let packed = u16::from_le_bytes(packed);
+            let vector = codebook::IQ2_XS[usize::from(packed & 511)];
+            signs::apply(vector, signs::even(u32::from(packed >> 9)))
+        });
+        let scales = [self.scales[index] & 15, self.scales[index] >> 4];
+        let scales = scales.map(|s| d * (0.5 + f32::from(s)) * 0.25);
+        Group::new(scales, levels::from_eights(vectors))
+    }
+}

@@ -1,0 +1,41 @@
+//! IQ2_XXS: 256 values in 8 groups of 32 as `d·(½ + s)/4 · ±level`: vectors of eight levels from a grid of 256, an even
+//! number of signs per vector, s of 4 bits. It must not know the other types.
+
+use gguf::Dtype;
+
+use crate::block::Half;
+use crate::kernels::Ladder;
+use crate::levels::{self, Group, Levels};
+use crate::{codebook, signs};
+
+pub(crate) static LADDER: Ladder = levels::ladder::<Block, 256>();
+
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Block {
+    /// Bytes 0-1.
+    d: Half,
+    /// Bytes 2-65, 8 per group: four grid indices, then a little-endian u32 of four times 7 signs and, on top, s.
+    groups: [[[u8; 4]; 2]; 8],
+}
+
+impl Levels<256> for Block {
+    const DTYPE: Dtype = Dtype::IQ2_XXS;
+
+    #[inline(always)]
+    fn scale(&self, _: f32) -> f32 {
+        self.d.get()
+    }
+
+    #[inline(always)]
+    fn group(&self, d: f32, index: usize) -> Group {
+        let [indices, packed] = self.groups[index];
+        let packed = u32::from_le_bytes(packed);
+        let vectors = [0, 1, 2, 3].map(|i| {
+            let vector = codebook::IQ2_XXS[usize::from(indices[i])];
+            signs::apply(vector, signs::even(packed >> (7 * i)))
+        });
+        let scale = d * (0.5 + (packed >> 28) as f32) * 0.25;
+        Group::new([scale; 2], levels::from_eights(vectors))
+    }
+}

@@ -1,0 +1,57 @@
+//! The dot product of every type of levels with AVX2. It must not be called without AVX2, FMA and F16C.
+
+use std::arch::x86_64::*;
+
+use super::{Coded, Levels, split};
+use crate::x86::avx2 as x86;
+
+/// Only [`crate::kernels_on`] hands this out, after checking the CPU.
+pub(super) fn dot<B: Levels<N>, const N: usize>(row: &[u8], x: &[f32]) -> f32 {
+    // SAFETY: kernels_on has found the instructions available.
+    unsafe { dot_avx2::<B, N>(row, x) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn dot_avx2<B: Levels<N>, const N: usize>(row: &[u8], x: &[f32]) -> f32 {
+    let mut sums = [_mm256_setzero_ps(); 2];
+    let (row, blocks) = split::<B, N>(row);
+    for (block, x) in blocks.iter().zip(x.as_chunks::<N>().0) {
+        let scale = block.scale(row);
+        let groups = x.as_chunks::<8>().0.as_chunks::<4>().0;
+        for (index, x) in groups.iter().enumerate() {
+            let group = block.group(scale, index);
+            let q = x86::widen(load(&group.levels));
+            for half in 0..2 {
+                let first = _mm256_mul_ps(q[2 * half], x86::floats(&x[2 * half]));
+                let both = _mm256_fmadd_ps(q[2 * half + 1], x86::floats(&x[2 * half + 1]), first);
+                let scale = _mm256_set1_ps(group.scales[half]);
+                sums[half] = _mm256_fmadd_ps(scale, both, sums[half]);
+            }
+        }
+    }
+    x86::sum(_mm256_add_ps(sums[0], sums[1]))
+}
+
+/// Which of the cases it is, the compiler knows for each type.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn load(levels: &Coded) -> __m256i {
+    match levels {
+        Coded::Levels(levels) => x86::bytes32(bytemuck::cast_ref(levels)),
+        Coded::Sixteen(values, tables) => look_up(tables, x86::bytes32(values)),
+        Coded::ThirtyTwo(values, tables) => {
+            let values = x86::bytes32(values);
+            let [low, high] = [0, 1].map(|half| look_up(&tables.map(|table| &table[half]), values));
+            // Bit 4 chooses; the instruction wants it on top of its byte.
+            _mm256_blendv_epi8(low, high, _mm256_slli_epi16::<3>(values))
+        }
+    }
+}
+
+/// The entries of each half's table; of the values only the low four bits count.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn look_up(tables: &[&[i8; 16]; 2], values: __m256i) -> __m256i {
+    let [low, high] = tables.map(|table| x86::bytes16(bytemuck::cast_ref(table)));
+    _mm256_shuffle_epi8(_mm256_set_m128i(high, low), values)
+}
