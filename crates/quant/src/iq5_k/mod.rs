@@ -1,0 +1,47 @@
+//! IQ5_K: 256 values in 16 sub-blocks of 16 as `d·(s − 32)·level[q]`, one of two tables of 32 levels per sub-block, s of
+//! 6 bits. It must not know the other types.
+
+use gguf::Dtype;
+
+use crate::block::Half;
+use crate::codebook;
+use crate::kernels::Ladder;
+use crate::levels::{self, Group, Levels};
+
+pub(crate) static LADDER: Ladder = levels::ladder::<Block, 256>();
+
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct Block {
+    /// Bytes 0-1.
+    d: Half,
+    /// Bytes 2-3, little-endian: bit i chooses the table of sub-block i.
+    extra: [u8; 2],
+    /// Bytes 4-7, little-endian: the high 2 bits of scale s in bits 2·s.
+    scales_h: [u8; 4],
+    /// Bytes 8-15: the low 4 bits of the scales, two per byte.
+    scales_l: [u8; 8],
+    /// Bytes 16-143: byte 32·k + l holds the low 4 bits of the values 64·k + l (low nibble) and 64·k + 32 + l (high).
+    qs: [[u8; 32]; 4],
+    /// Bytes 144-175: byte l holds the fifth bit of the values 32·k + l in bit k.
+    qh: [u8; 32],
+}
+
+impl Levels<256> for Block {
+    const DTYPE: Dtype = Dtype::IQ5_K;
+
+    #[inline(always)]
+    fn scale(&self, _: f32) -> f32 {
+        self.d.get()
+    }
+
+    #[inline(always)]
+    fn group(&self, d: f32, index: usize) -> Group {
+        let extra = usize::from(u16::from_le_bytes(self.extra)) >> (2 * index);
+        let low = self.qs[index / 2].map(|byte| byte >> (4 * (index % 2)) & 15);
+        let high = self.qh.map(|byte| (byte >> index & 1) << 4);
+        let scales = levels::six_bits(self.scales_h, self.scales_l, index).map(|s| d * s);
+        let tables = [extra & 1, extra >> 1 & 1].map(|table| &codebook::IQ5_K[table]);
+        Group::of_32(scales, levels::or(low, high), tables)
+    }
+}
