@@ -5,10 +5,10 @@ use gguf::Dtype;
 
 use crate::cpu::Isa;
 use crate::{
-    bf16, f16, f32, iq1_kt, iq1_m, iq1_s, iq2_k, iq2_ks, iq2_kt, iq2_s, iq2_xs, iq2_xxs, iq3_k,
-    iq3_ks, iq3_kt, iq3_s, iq3_xxs, iq4_k, iq4_ks, iq4_kss, iq4_kt, iq4_nl, iq4_xs, iq5_k, iq5_ks,
-    iq6_k, mxfp4, nvfp4, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_0, q6_k, q8_0, tq1_0,
-    tq2_0,
+    bf16, f16, f32, iq1_kt, iq1_m, iq1_s, iq2_k, iq2_kl, iq2_ks, iq2_kt, iq2_s, iq2_xs, iq2_xxs,
+    iq3_k, iq3_ks, iq3_kt, iq3_s, iq3_xxs, iq4_k, iq4_ks, iq4_kss, iq4_kt, iq4_nl, iq4_xs, iq5_k,
+    iq5_ks, iq6_k, mxfp4, nvfp4, q2_k, q3_k, q4_0, q4_1, q4_k, q5_0, q5_1, q5_k, q6_0, q6_k, q8_0,
+    tq1_0, tq2_0,
 };
 
 /// The functions that read one row of a type.
@@ -124,7 +124,7 @@ fn ladder(dtype: Dtype) -> Option<&'static Ladder> {
         Dtype::MXFP4 => &mxfp4::LADDER,
         Dtype::NVFP4 => &nvfp4::LADDER,
         // No published Kimi has them.
-        Dtype::Q1_0 | Dtype::Q2_0 | Dtype::IQ2_KL => return None,
+        Dtype::Q1_0 | Dtype::Q2_0 => return None,
         Dtype::Q6_0 => &q6_0::LADDER,
         Dtype::IQ2_K => &iq2_k::LADDER,
         Dtype::IQ3_K => &iq3_k::LADDER,
@@ -139,6 +139,7 @@ fn ladder(dtype: Dtype) -> Option<&'static Ladder> {
         Dtype::IQ3_KT => &iq3_kt::LADDER,
         Dtype::IQ4_KT => &iq4_kt::LADDER,
         Dtype::IQ3_KS => &iq3_ks::LADDER,
+        Dtype::IQ2_KL => &iq2_kl::LADDER,
         Dtype::IQ1_KT => &iq1_kt::LADDER,
         // Activations and plain numbers: never weights.
         Dtype::Q8_1

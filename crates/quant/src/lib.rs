@@ -29,6 +29,7 @@ mod iq1_kt;
 mod iq1_m;
 mod iq1_s;
 mod iq2_k;
+mod iq2_kl;
 mod iq2_ks;
 mod iq2_kt;
 mod iq2_s;
