@@ -4,6 +4,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::dtype::Dtype;
+
 /// Why a header was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -102,12 +104,16 @@ pub enum MetadataError {
 }
 
 /// What an id outside the table is, as far as can be told.
-fn describe_unknown(id: u32) -> &'static str {
-    match id {
-        // The fork rewrites plain types into these for its own kernels; the plain file of the same model is readable.
-        202..=399 => {
-            "a row-interleaved type of the ik fork (_R4, _R8); use the file without interleaving"
-        }
-        _ => "not a known tensor type",
+fn describe_unknown(id: u32) -> String {
+    // The ik fork numbers a type whose rows it has interleaved 200 above the plain one.
+    let plain = id
+        .checked_sub(200)
+        .filter(|id| *id > 1)
+        .and_then(Dtype::from_id);
+    match plain {
+        Some(plain) => format!(
+            "{plain} with interleaved rows (the ik fork's {plain}_R4 or {plain}_R8); use the file of plain {plain}"
+        ),
+        None => "not a known tensor type".to_owned(),
     }
 }

@@ -203,11 +203,10 @@ fn unsupported_type_is_named_with_its_tensor() {
         "tensor 'blk.3.x' has type id 4242, which is not a known tensor type"
     );
     let error = Raw::new(1, 0).tensor("t", &[256], 339, 0).error();
-    assert!(
-        error
-            .to_string()
-            .contains("row-interleaved type of the ik fork"),
-        "{error}"
+    assert_eq!(
+        error.to_string(),
+        "tensor 't' has type id 339, which is IQ4_K with interleaved rows (the ik fork's IQ4_K_R4 or IQ4_K_R8); use the \
+         file of plain IQ4_K"
     );
 }
 
