@@ -1,4 +1,6 @@
 //! A model directory made in a test: a few kilobytes of DeepSeek-V3 shape with known weights.
+// Each file of tests uses a part of it.
+#![allow(dead_code)]
 
 use std::collections::BTreeMap;
 use std::fs;
