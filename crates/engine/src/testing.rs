@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gguf::{Dtype, Metadata, TensorSpec, Writer, shard};
+use gguf::{Dtype, Metadata, TensorSpec, Value, Writer, shard};
 use sizing::CacheType;
 
 use crate::{
@@ -18,6 +18,10 @@ use crate::{
     eval::Reference,
     load::{Loaded, load},
 };
+
+/// Random valid rows of any type, as the tests of the kernels make them.
+#[path = "../../quant/tests/common/mod.rs"]
+pub(crate) mod blocks;
 
 /// The directory of the model in every quant llama.cpp writes, when the environment names it. What the
 /// repository's own tests need comes from [`restored`] and [`kimi_tiny`].
@@ -159,9 +163,9 @@ impl Draft {
         self.tensors.remove(at)
     }
 
-    /// A tensor's values, taken out.
-    pub(crate) fn remove_floats(&mut self, name: &str) -> Vec<f32> {
-        let (spec, bytes) = self.remove(name);
+    /// A tensor's values.
+    pub(crate) fn floats(&mut self, name: &str) -> Vec<f32> {
+        let (spec, bytes) = self.tensor(name);
         let row = spec.dims[0] as usize;
         let row_bytes = spec.dtype.row_bytes(row).unwrap();
         let kernels = quant::kernels(spec.dtype).unwrap();
@@ -182,11 +186,36 @@ impl Draft {
     }
 
     pub(crate) fn write(&self, path: &Path) {
-        let specs: Vec<TensorSpec> = self.tensors.iter().map(|(spec, _)| spec.clone()).collect();
-        let mut writer = Writer::new(Vec::new(), &self.metadata, &specs).unwrap();
-        for (spec, bytes) in &self.tensors {
-            writer.append(&spec.name, bytes).unwrap();
-        }
-        fs::write(path, writer.finish().unwrap()).unwrap();
+        write_file(path, &self.metadata, &self.tensors);
     }
+
+    /// As a set of `count` files in `dir`, of which some have no tensors if there are more files than tensors.
+    pub(crate) fn write_shards(&self, dir: &Path, prefix: &str, count: u32) {
+        let all = self.tensors.len();
+        let first = |no: u32| all * no as usize / count as usize;
+        for no in 0..count {
+            let mut metadata = match no {
+                0 => self.metadata.clone(),
+                _ => Metadata::new(),
+            };
+            for (key, value) in [
+                (shard::NO_KEY, Value::U16(no as u16)),
+                (shard::COUNT_KEY, Value::U16(count as u16)),
+                (shard::TENSORS_KEY, Value::I32(all as i32)),
+            ] {
+                metadata.set(key, value);
+            }
+            let path = dir.join(shard::name(prefix, no + 1, count));
+            write_file(&path, &metadata, &self.tensors[first(no)..first(no + 1)]);
+        }
+    }
+}
+
+fn write_file(path: &Path, metadata: &Metadata, tensors: &[(TensorSpec, Vec<u8>)]) {
+    let specs: Vec<TensorSpec> = tensors.iter().map(|(spec, _)| spec.clone()).collect();
+    let mut writer = Writer::new(Vec::new(), metadata, &specs).unwrap();
+    for (spec, bytes) in tensors {
+        writer.append(&spec.name, bytes).unwrap();
+    }
+    fs::write(path, writer.finish().unwrap()).unwrap();
 }

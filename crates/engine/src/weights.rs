@@ -140,16 +140,20 @@ impl Weights {
         self.checked(name, &[cols, rows])
     }
 
-    /// `count` matrices of `rows` rows of `cols` values, one after the other.
-    pub(crate) fn stack(
+    /// `count` matrices of `rows` rows of `cols` values, one after the other, as one of all rows. The two outer
+    /// dimensions may be written as one, which ik_llama.cpp does with k_b and v_b.
+    pub(crate) fn joined(
         &self,
         name: &str,
         cols: usize,
         rows: usize,
         count: usize,
-    ) -> Result<Stack, Error> {
-        let all = self.checked(name, &[cols, rows, count])?;
-        Ok(all.into_stack(0, rows, rows))
+    ) -> Result<Matrix, Error> {
+        let flat = [cols, rows * count];
+        match self.tensors.get(name) {
+            Some(placed) if placed.info.dims.len() == 2 && count > 1 => self.checked(name, &flat),
+            _ => self.checked(name, &[cols, rows, count]),
+        }
     }
 
     /// A vector of floats, decoded.
@@ -265,7 +269,7 @@ impl Matrix {
 
     /// As matrices of `rows` rows each, which begin `first` rows into every `stride` rows.
     pub(crate) fn into_stack(self, first: usize, rows: usize, stride: usize) -> Stack {
-        Stack {
+        Stack::Joined {
             all: self,
             first,
             rows,
@@ -274,28 +278,32 @@ impl Matrix {
     }
 }
 
-/// Equal matrices one after the other: one per head or per expert.
+/// Matrices of one shape: one per head or per expert.
 #[derive(Clone)]
-pub(crate) struct Stack {
-    all: Matrix,
-    /// In each stride, where the matrix begins and how many rows it has.
-    first: usize,
-    rows: usize,
-    stride: usize,
+pub(crate) enum Stack {
+    /// Rows of one tensor.
+    Joined {
+        all: Matrix,
+        /// In each stride, where the matrix begins and how many rows it has.
+        first: usize,
+        rows: usize,
+        stride: usize,
+    },
+    /// A tensor each; their types may differ.
+    Apart(Arc<[Matrix]>),
 }
 
 impl Stack {
     /// The matrix of head or expert `index`, which must be one of those there are.
     pub(crate) fn view(&self, index: usize) -> View<'_> {
-        self.all.part(index * self.stride + self.first, self.rows)
-    }
-
-    /// Of each matrix only `rows` rows from `first` on.
-    pub(crate) fn part(&self, first: usize, rows: usize) -> Self {
-        Self {
-            first: self.first + first,
-            rows,
-            ..self.clone()
+        match self {
+            Self::Joined {
+                all,
+                first,
+                rows,
+                stride,
+            } => all.part(index * stride + first, *rows),
+            Self::Apart(matrices) => matrices[index].view(),
         }
     }
 }

@@ -86,7 +86,8 @@ impl Names<'_> {
     }
 
     fn stack(&self, short: &str, cols: usize, rows: usize, count: usize) -> Result<Stack, Error> {
-        self.weights.stack(&self.name(short), cols, rows, count)
+        let all = self.weights.joined(&self.name(short), cols, rows, count)?;
+        Ok(all.into_stack(0, rows, rows))
     }
 
     fn vector(&self, short: &str, len: usize) -> Result<Vec<f32>, Error> {
@@ -195,14 +196,17 @@ impl Names<'_> {
         let Experts {
             count, ff, shared, ..
         } = *experts;
-        let fused = "ffn_gate_up_exps.weight";
-        let (gate, up) = if self.weights.has(&self.name(fused)) {
-            let both = self.stack(fused, hidden, 2 * ff, count)?;
-            (both.part(0, ff), both.part(ff, ff))
+        let fused = self.name("ffn_gate_up_exps.weight");
+        let (gate, up) = if self.weights.has(&fused) {
+            let both = self.weights.joined(&fused, hidden, 2 * ff, count)?;
+            (
+                both.clone().into_stack(0, ff, 2 * ff),
+                both.into_stack(ff, ff, 2 * ff),
+            )
         } else {
             (
-                self.stack("ffn_gate_exps.weight", hidden, ff, count)?,
-                self.stack("ffn_up_exps.weight", hidden, ff, count)?,
+                self.each_expert("ffn_gate", hidden, ff, count)?,
+                self.each_expert("ffn_up", hidden, ff, count)?,
             )
         };
         let bias = "exp_probs_b.bias";
@@ -216,7 +220,7 @@ impl Names<'_> {
             },
             gate,
             up,
-            down: self.stack("ffn_down_exps.weight", ff, hidden, count)?,
+            down: self.each_expert("ffn_down", ff, hidden, count)?,
             shared: if shared > 0 {
                 Some(self.dense("_shexp", shared * ff)?)
             } else {
@@ -224,5 +228,23 @@ impl Names<'_> {
             },
             met: (0..count).map(|_| AtomicBool::new(false)).collect(),
         })
+    }
+
+    /// One matrix of each expert: all in a tensor, or a tensor for each expert.
+    fn each_expert(
+        &self,
+        matrix: &str,
+        cols: usize,
+        rows: usize,
+        count: usize,
+    ) -> Result<Stack, Error> {
+        let own = |expert: usize| format!("{matrix}.{expert}.weight");
+        if !self.weights.has(&self.name(&own(0))) {
+            return self.stack(&format!("{matrix}_exps.weight"), cols, rows, count);
+        }
+        let matrices: Result<Vec<Matrix>, Error> = (0..count)
+            .map(|expert| self.matrix(&own(expert), cols, rows))
+            .collect();
+        Ok(Stack::Apart(matrices?.into()))
     }
 }

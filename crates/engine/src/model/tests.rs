@@ -1,6 +1,7 @@
-//! The forward pass against the reference's logits, against itself, and against files written in the
-//! older and newer layouts.
+//! The forward pass against the reference's logits and against itself.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod layouts;
 
 use std::{fs, path::Path};
 
@@ -343,67 +344,6 @@ fn compare(change: impl FnOnce(&mut Draft)) -> f32 {
     let ids = &references()[1].ids;
     let sound = logits(&loaded(&kimi_tiny("Q8_0"), 2), ids, ids.len());
     worst(&sound, &logits(&loaded(&path, 2), ids, ids.len()))
-}
-
-#[test]
-fn reads_files_that_keep_k_b_and_v_b_together() {
-    let difference = compare(|draft| {
-        for (key, value) in [
-            ("head_count_kv", 4),
-            ("key_length", 96),
-            ("value_length", 64),
-        ] {
-            draft
-                .metadata
-                .set(&format!("deepseek2.attention.{key}"), Value::U32(value));
-        }
-        let mut metadata = gguf::Metadata::new();
-        for (key, value) in draft
-            .metadata
-            .iter()
-            .filter(|(key, _)| !key.ends_with("_mla"))
-        {
-            metadata.set(key, value.clone());
-        }
-        draft.metadata = metadata;
-        let (heads, nope, v, kv) = (4, 64, 64, 256);
-        for layer in 0..4 {
-            let keys = draft.remove_floats(&format!("blk.{layer}.attn_k_b.weight"));
-            let values = draft.remove_floats(&format!("blk.{layer}.attn_v_b.weight"));
-            let mut both = Vec::new();
-            for head in 0..heads {
-                for i in 0..nope {
-                    both.extend((0..kv).map(|j| keys[(head * kv + j) * nope + i]));
-                }
-                both.extend_from_slice(&values[head * v * kv..(head + 1) * v * kv]);
-            }
-            let bytes = quant::quantize(Dtype::F32, &both).unwrap();
-            let name = format!("blk.{layer}.attn_kv_b.weight");
-            draft.add(
-                &name,
-                &[kv as u64, (heads * (nope + v)) as u64],
-                Dtype::F32,
-                bytes,
-            );
-        }
-    });
-    assert!(difference < 2e-3, "{difference}");
-}
-
-#[test]
-fn reads_files_that_fuse_gate_and_up() {
-    let difference = compare(|draft| {
-        for layer in 1..4 {
-            let (gate, gates) = draft.remove(&format!("blk.{layer}.ffn_gate_exps.weight"));
-            let (_, ups) = draft.remove(&format!("blk.{layer}.ffn_up_exps.weight"));
-            let expert = gates.len() / 16;
-            let fused = gates.chunks(expert).zip(ups.chunks(expert));
-            let bytes = fused.flat_map(|(gate, up)| [gate, up].concat()).collect();
-            let name = format!("blk.{layer}.ffn_gate_up_exps.weight");
-            draft.add(&name, &[256, 512, 16], gate.dtype, bytes);
-        }
-    });
-    assert_eq!(difference, 0.0);
 }
 
 #[test]
