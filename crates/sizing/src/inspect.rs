@@ -125,25 +125,38 @@ fn hyper<'a>(
     })
 }
 
-/// The class of a tensor, from its name in llama.cpp's scheme (`blk.7.ffn_down_exps.weight`).
-pub fn class_of(name: &str) -> Class {
-    let part = match name
+/// The expert of a tensor that holds one expert's matrix: 12 of `ffn_gate.12`.
+fn own_expert(stem: &str) -> Option<u32> {
+    let (matrix, expert) = stem.split_once('.')?;
+    matches!(matrix, "ffn_gate" | "ffn_up" | "ffn_down")
+        .then(|| expert.parse().ok())
+        .flatten()
+}
+
+/// Layer and stem of a tensor's name: (7, `ffn_down_exps`) of `blk.7.ffn_down_exps.weight`; no layer elsewhere.
+fn parts(name: &str) -> (Option<&str>, &str) {
+    let (layer, part) = match name
         .strip_prefix("blk.")
         .and_then(|rest| rest.split_once('.'))
     {
-        Some((_, part)) => part,
-        None => name,
+        Some((layer, part)) => (Some(layer), part),
+        None => (None, name),
     };
     let stem = part
         .strip_suffix(".weight")
-        .or_else(|| part.strip_suffix(".bias"))
-        .unwrap_or(part);
+        .or_else(|| part.strip_suffix(".bias"));
+    (layer, stem.unwrap_or(part))
+}
+
+/// The class of a tensor, from its name in llama.cpp's scheme (`blk.7.ffn_down_exps.weight`).
+pub fn class_of(name: &str) -> Class {
+    let (_, stem) = parts(name);
     match stem {
         "token_embd" => Class::Embedding,
         "output" => Class::Output,
         "ffn_gate_inp" | "exp_probs_b" => Class::Router,
         _ if stem.ends_with("_norm") => Class::Norm,
-        _ if stem.ends_with("_exps") => Class::Expert,
+        _ if stem.ends_with("_exps") || own_expert(stem).is_some() => Class::Expert,
         _ if stem.ends_with("_shexp") => Class::SharedExpert,
         _ if stem.starts_with("attn_") => Class::Attention,
         _ if stem.starts_with("ffn_") => Class::Dense,
@@ -193,20 +206,38 @@ fn classes<'a>(tensors: impl Iterator<Item = &'a TensorInfo>) -> Vec<ClassRow> {
         .collect()
 }
 
-/// Bytes of one whole expert per layer: gate, up and down may have different types, and layers differ.
+/// Bytes of whole experts: gate, up and down may have different types, layers differ, and experts with tensors of their
+/// own may differ within a layer.
 fn expert_sizes<'a>(
     tensors: impl Iterator<Item = &'a TensorInfo>,
     experts: u32,
 ) -> Vec<ExpertSize> {
-    let mut layers: BTreeMap<&str, u64> = BTreeMap::new();
+    /// Bytes of a layer's tensors that hold all experts, and of those that hold one.
+    #[derive(Default)]
+    struct Layer {
+        joined: u64,
+        own: BTreeMap<u32, u64>,
+    }
+    let mut layers: BTreeMap<Option<&str>, Layer> = BTreeMap::new();
     for tensor in tensors.filter(|tensor| class_of(&tensor.name) == Class::Expert) {
-        let layer = tensor.name.split('.').nth(1).unwrap_or_default();
-        let bytes = layers.entry(layer).or_default();
+        let (layer, stem) = parts(&tensor.name);
+        let layer = layers.entry(layer).or_default();
+        let bytes = match own_expert(stem) {
+            Some(expert) => layer.own.entry(expert).or_default(),
+            None => &mut layer.joined,
+        };
         *bytes = bytes.saturating_add(tensor.bytes);
     }
     let mut sizes: BTreeMap<u64, u64> = BTreeMap::new();
-    for bytes in layers.into_values() {
-        *sizes.entry(bytes / u64::from(experts.max(1))).or_default() += u64::from(experts);
+    for layer in layers.into_values() {
+        let share = layer.joined / u64::from(experts.max(1));
+        let others = u64::from(experts).saturating_sub(layer.own.len() as u64);
+        for own in layer.own.into_values() {
+            *sizes.entry(share.saturating_add(own)).or_default() += 1;
+        }
+        if others > 0 && share > 0 {
+            *sizes.entry(share).or_default() += others;
+        }
     }
     sizes
         .into_iter()

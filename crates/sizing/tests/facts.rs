@@ -185,6 +185,42 @@ fn headers_give_shapes_classes_and_expert_sizes() {
     );
 }
 
+/// Experts with tensors of their own are experts, each with its own size.
+#[test]
+fn experts_of_a_layer_may_differ_in_size() {
+    let mut headers = headers(|_| Dtype::Q4_K);
+    let parted = |header: &mut Header| {
+        let at = |name: &str| header.tensors.iter().position(|t| t.name == name);
+        let joined = header.tensors.remove(at("blk.1.ffn_down_exps.weight")?);
+        for expert in 0..384 {
+            let dtype = [Dtype::Q4_K, Dtype::Q2_K][expert % 2];
+            let dims = joined.dims[..2].to_vec();
+            header.tensors.push(TensorInfo {
+                name: format!("blk.1.ffn_down.{expert}.weight"),
+                bytes: dtype.tensor_bytes(&dims)?,
+                dims,
+                dtype,
+                offset: 0,
+            });
+        }
+        Some(())
+    };
+    assert!(headers.iter_mut().any(|header| parted(header).is_some()));
+    let facts = Facts::from_headers(&headers, &identity(&headers)).unwrap();
+    // Of 44,040,192 values a third are at 2.625 bits in every second expert of one layer.
+    let sizes: Vec<(u64, u64)> = facts
+        .expert_sizes
+        .iter()
+        .map(|s| (s.bytes, s.count))
+        .collect();
+    assert_eq!(sizes, [(21_331_968, 192), (24_772_608, 60 * 384 - 192)]);
+    let experts = facts
+        .classes
+        .iter()
+        .filter(|row| row.class == Class::Expert);
+    assert_eq!(experts.map(|row| row.count).sum::<u64>(), 179 + 384);
+}
+
 #[test]
 fn a_report_of_fifteen_types_stays_under_its_limit_and_keeps_the_sums() {
     let facts = mixed();
