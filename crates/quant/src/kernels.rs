@@ -28,13 +28,16 @@ pub struct Kernels {
     pub dot: fn(row: &[u8], x: &[f32]) -> f32,
 }
 
+/// Encodes whole blocks.
+pub(crate) type Encoder = fn(&[f32]) -> Vec<u8>;
+
 /// A type's kernels, one per instruction set that has its own.
 #[derive(Debug)]
 pub(crate) struct Ladder {
     scalar: Kernels,
     avx2: Option<Kernels>,
     avx512: Option<Kernels>,
-    encode: Option<fn(&[f32]) -> Vec<u8>>,
+    encode: Option<Encoder>,
 }
 
 impl Ladder {
@@ -48,7 +51,7 @@ impl Ladder {
     }
 
     /// Adds an encoder of whole blocks.
-    pub(crate) const fn encoded_by(mut self, encode: fn(&[f32]) -> Vec<u8>) -> Ladder {
+    pub(crate) const fn encoded_by(mut self, encode: Encoder) -> Ladder {
         self.encode = Some(encode);
         self
     }

@@ -29,7 +29,7 @@ struct Block {
 fn trit(byte: u8, place: usize) -> i8 {
     const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
     let rest = byte.wrapping_mul(POWERS[place]);
-    (u16::from(rest) * 3 >> 8) as i8 - 1
+    ((u16::from(rest) * 3) >> 8) as i8 - 1
 }
 
 impl Levels<256> for Block {
