@@ -36,6 +36,7 @@ use self::apply::Writer;
 use self::observe::Live;
 use self::plan::Step;
 use self::progress::Poller;
+use self::publish::Publisher;
 use self::watch::{Guarded, Stores};
 use crate::crd::KimiModel;
 use crate::orphans;
@@ -96,6 +97,7 @@ pub enum Fatal {
 #[derive(Debug)]
 struct Context {
     client: DebugClient,
+    publisher: Publisher,
     stores: Stores,
     settings: Settings,
     telemetry: Arc<Telemetry>,
@@ -147,6 +149,7 @@ pub async fn run(
 
     let models = stores.models.clone();
     let context = Arc::new(Context {
+        publisher: Publisher::new(client.clone(), telemetry.metrics().clone()),
         client: DebugClient(client),
         stores,
         settings,
@@ -202,6 +205,7 @@ fn reconcile(
 async fn steps(guarded: &Guarded, context: &Context) -> Result<Action, Error> {
     let Context {
         client: DebugClient(client),
+        publisher,
         stores,
         settings,
         telemetry,
@@ -212,7 +216,7 @@ async fn steps(guarded: &Guarded, context: &Context) -> Result<Action, Error> {
     let model: &KimiModel = match &guarded.0 {
         Ok(model) => model,
         Err(invalid) => {
-            publish::invalid(client, invalid, metrics).await?;
+            publisher.invalid(invalid).await?;
             return Ok(Action::await_change());
         }
     };
@@ -241,7 +245,7 @@ async fn steps(guarded: &Guarded, context: &Context) -> Result<Action, Error> {
         applied: applied.as_ref(),
         previous: model.status.as_ref(),
     });
-    publish::publish(client, model, status, metrics).await?;
+    publisher.publish(model, status).await?;
     applied?;
     let mut again = decision.requeue.unwrap_or(RESYNC);
     if snapshot.quant_from.is_some() {

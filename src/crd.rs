@@ -99,6 +99,11 @@ pub struct KimiModelStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_switch: Option<LastSwitch>,
 
+    /// The last changes, newest first: switches and rollbacks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub history: Vec<HistoryEntry>,
+
     /// How long each phase of the current target took.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timings: Option<Timings>,
@@ -227,6 +232,51 @@ pub struct LastSwitch {
     pub time: Timestamp,
     /// Seconds during which no server was selected and running: 0 when the two ran side by side.
     pub outage_seconds: i64,
+}
+
+/// One change of what serves, or one that was tried and rolled back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(inline, transform = spec::optional_means_absent)]
+pub struct HistoryEntry {
+    /// When.
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub time: Timestamp,
+    /// Quant before; absent for the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub from: Option<String>,
+    /// Quant after, or the one that was rolled back.
+    #[schemars(length(max = 63))]
+    pub to: String,
+    /// Whether it serves or was rolled back.
+    pub outcome: Outcome,
+    /// What the change was (Deployed, QuantEdited, SourceEdited, ServerEdited, EngineUpdated), or why it was rolled back.
+    #[schemars(length(max = 128))]
+    pub reason: String,
+    /// Size of the weights that were fetched for it; 0 when they were on a volume already.
+    pub bytes_fetched: i64,
+    /// Seconds during which no server was selected and running.
+    pub outage_seconds: i64,
+}
+
+/// How a change ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum Outcome {
+    Switched,
+    RolledBack,
+}
+
+impl From<&HistoryEntry> for LastSwitch {
+    fn from(entry: &HistoryEntry) -> Self {
+        Self {
+            from: entry.from.clone(),
+            to: entry.to.clone(),
+            time: entry.time,
+            outage_seconds: entry.outage_seconds,
+        }
+    }
 }
 
 /// Seconds per phase.

@@ -32,7 +32,8 @@ pub const ANNOTATION_OWNER: &str = "kimioperator.dev/owner-uid";
 pub const ANNOTATION_SERVED: &str = "kimioperator.dev/served";
 /// On a PVC that `quant: auto` led to: hash of the question, so that the answer stays when Nodes come and go.
 pub const ANNOTATION_CHOICE: &str = "kimioperator.dev/choice";
-/// On a Job: hash of what its pod template was made from, without Nodes and image.
+/// On a Job or Deployment: hash of the words of the spec that its pod template was made from. Nodes, image and the
+/// operator's own code stay out of it, so that it tells an edit from an upgrade.
 pub const ANNOTATION_INPUTS: &str = "kimioperator.dev/inputs";
 /// On a Deployment: the quant it serves.
 pub const ANNOTATION_QUANT: &str = "kimioperator.dev/quant";
@@ -40,9 +41,21 @@ pub const ANNOTATION_QUANT: &str = "kimioperator.dev/quant";
 pub const ANNOTATION_STOPPED_AT: &str = "kimioperator.dev/stopped-at";
 /// On the Service: the last change of its selector, `crate::crd::LastSwitch` as JSON.
 pub const ANNOTATION_SWITCH: &str = "kimioperator.dev/last-switch";
+/// On a Deployment that was stopped: when its last pod was gone, RFC 3339.
+pub const ANNOTATION_EMPTIED_AT: &str = "kimioperator.dev/emptied-at";
+/// On the Service: the target that was last rolled back, `crate::snapshot::GivenUp` as JSON, so that the same spec is
+/// not tried again, or [`NOTHING_GIVEN_UP`].
+pub const ANNOTATION_GIVEN_UP: &str = "kimioperator.dev/given-up";
+/// Nothing is rolled back any more: written, since an annotation that is merely left out is nothing to write.
+pub const NOTHING_GIVEN_UP: &str = "none";
+/// On the Service: the last changes, `crate::crd::HistoryEntry` as a JSON list, newest first.
+pub const ANNOTATION_HISTORY: &str = "kimioperator.dev/history";
 
 /// Workload id that no pod carries: the Service's selector before the first pod has passed its self-test.
 pub const NO_WORKLOAD: &str = "none";
+
+/// The extended resource by which a Node advertises whole GPUs.
+pub const GPU_RESOURCE: &str = "nvidia.com/gpu";
 
 /// What a pod is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -69,7 +69,7 @@ pub const RULES: &[Rule] = &[
         resource: "persistentvolumeclaims",
         verbs: OWN_AND_DELETE,
         scope: Scope::Namespace,
-        why: "one claim per artifact; its annotations say what it holds; deleted only by storage.keepQuants",
+        why: "one claim per artifact; its annotations say what it holds; deleted only by storage.keepQuants or rollout.strategy Replace",
     },
     Rule {
         group: "",
@@ -77,6 +77,20 @@ pub const RULES: &[Rule] = &[
         verbs: READ,
         scope: Scope::Namespace,
         why: "readiness, scheduling failures, progress address, termination messages",
+    },
+    Rule {
+        group: "",
+        resource: "events",
+        verbs: READ,
+        scope: Scope::Namespace,
+        why: "ProvisioningFailed of claims: why there is no volume stands nowhere else",
+    },
+    Rule {
+        group: "events.k8s.io",
+        resource: "events",
+        verbs: &["create", "patch"],
+        scope: Scope::Namespace,
+        why: "what was planned, staged, switched, rolled back or refused, for kubectl describe; patch counts repeats",
     },
     Rule {
         group: "discovery.k8s.io",

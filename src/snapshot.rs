@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use sizing::Facts;
 use sizing::facts::Failure;
 use spec::KimiModelSpec;
 
 use crate::controller::progress::Progress;
-use crate::crd::LastSwitch;
+use crate::crd::{HistoryEntry, LastSwitch};
 
 /// One look at the cluster.
 #[derive(Clone, Debug)]
@@ -58,6 +59,8 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// `status.allocatable.memory`, bytes.
     pub memory: u64,
+    /// `status.allocatable` of [`crate::names::GPU_RESOURCE`].
+    pub gpus: u64,
     /// Condition Ready is True and the Node is not cordoned.
     pub usable: bool,
 }
@@ -126,6 +129,8 @@ pub enum BlockedCause {
     /// A container waits with ErrImagePull, ImagePullBackOff, InvalidImageName, CreateContainerConfigError or
     /// CreateContainerError.
     Container,
+    /// There is no pod: the API server refuses to make it, by a quota or an admission policy.
+    Refused,
 }
 
 /// Whose a PVC is.
@@ -165,6 +170,9 @@ pub struct Claim {
     /// `spec.resources.requests.storage`, bytes.
     pub requested: u64,
     pub storage_class: Option<String>,
+    pub access_modes: Vec<String>,
+    /// What the provisioner last said of a claim that it cannot provide a volume for.
+    pub refused: Option<String>,
     pub bound: bool,
     pub deleting: bool,
     pub created: Timestamp,
@@ -182,13 +190,24 @@ pub struct Workload {
     pub artifact: String,
     /// The quant annotation.
     pub quant: String,
+    /// Value of [`crate::names::ANNOTATION_INPUTS`].
+    pub inputs: Option<String>,
+    /// What its container's arguments show of the spec: all there is where the annotation above is missing, on what an
+    /// operator made that did not write it yet.
+    pub shown: Vec<String>,
+    /// Its pods request a GPU.
+    pub gpu: bool,
     /// `spec.replicas`.
     pub replicas: i32,
     /// The stopped-at annotation.
     pub stopped_at: Option<Timestamp>,
+    /// The emptied-at annotation.
+    pub emptied_at: Option<Timestamp>,
     pub deleting: bool,
     pub created: Timestamp,
     pub pods: Vec<ServerPod>,
+    /// Why it has no pod, in the words of its ReplicaSet.
+    pub refused: Option<Blocked>,
     /// Ready endpoints of the Service's EndpointSlices that point at this workload's pods.
     pub ready_endpoints: usize,
 }
@@ -202,8 +221,12 @@ pub struct ServerPod {
     /// A deletion timestamp is set: it drains.
     pub terminating: bool,
     pub blocked: Option<Blocked>,
+    /// When a Node was found for it.
+    pub scheduled: Option<Timestamp>,
     /// What the container reported when it last ended.
     pub failure: Option<Failure>,
+    /// A container ended with exit code 2: the same words would fail again.
+    pub permanent: bool,
     pub restarts: u32,
     /// When the running container started.
     pub started: Option<Timestamp>,
@@ -222,6 +245,32 @@ pub struct ServiceState {
     pub foreign_endpoints: usize,
     /// The last-switch annotation, if it parses.
     pub last_switch: Option<LastSwitch>,
+    /// The history annotation, newest first; empty if it does not parse.
+    pub history: Vec<HistoryEntry>,
+    /// The given-up annotation, if it parses.
+    pub given_up: Option<GivenUp>,
+}
+
+/// A target that was rolled back: its weights verify, and it could not take over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GivenUp {
+    /// When; the time of its entry in the history.
+    pub at: Timestamp,
+    /// Generation of the spec that asked for it: a later one is tried.
+    pub generation: i64,
+    /// Which weights, in which workload, and the hash of the spec's words in that.
+    pub artifact: String,
+    pub workload: String,
+    pub inputs: String,
+    /// Its quant.
+    pub quant: String,
+    /// Why, as a condition's reason and in words.
+    pub reason: String,
+    pub message: String,
+    /// When the old server had been stopped for it; absent once the old one answers again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dark_since: Option<Timestamp>,
 }
 
 impl Snapshot {
@@ -269,6 +318,13 @@ impl Snapshot {
 }
 
 impl Workload {
+    /// True while one of its pods is on a Node and stays there: what it mounts is not deleted before it goes.
+    #[must_use]
+    pub fn holds_its_volume(&self) -> bool {
+        let mut pods = self.pods.iter();
+        pods.any(|pod| pod.node.is_some() && !pod.terminating)
+    }
+
     /// Pods that answer.
     #[must_use]
     pub fn ready_pods(&self) -> usize {
@@ -280,6 +336,13 @@ impl Workload {
 }
 
 impl ServerPod {
+    /// How many times its container has ended.
+    #[must_use]
+    pub fn ends(&self) -> u32 {
+        let ended = self.ended.is_some() && !self.runs_again();
+        self.restarts.saturating_add(u32::from(ended))
+    }
+
     /// True if a container was started after the last one ended: what ended it may be over.
     #[must_use]
     pub fn runs_again(&self) -> bool {

@@ -62,6 +62,7 @@ pub struct Metrics {
     writes: Family<Labels2, Counter>,
     phases: Family<Label, Histogram, fn() -> Histogram>,
     outage: Histogram,
+    rollbacks: Counter,
     models: Family<Label, Gauge>,
     orphans: Gauge,
     orphan_bytes: Gauge,
@@ -84,6 +85,7 @@ impl Metrics {
             writes: Family::default(),
             phases: Family::new_with_constructor(phase_histogram),
             outage: Histogram::new([0.0, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1200.0, 3600.0]),
+            rollbacks: Counter::default(),
             models: Family::default(),
             orphans: Gauge::default(),
             orphan_bytes: Gauge::default(),
@@ -98,6 +100,7 @@ impl Metrics {
             writes,
             phases,
             outage,
+            rollbacks,
             models,
             orphans,
             orphan_bytes,
@@ -133,6 +136,11 @@ impl Metrics {
             "Time without a ready endpoint during one switch of the served weights",
             Unit::Seconds,
             outage,
+        );
+        registry.register(
+            "rollbacks",
+            "Edits that were rolled back to the server before them",
+            rollbacks,
         );
         registry.register(
             "models",
@@ -194,6 +202,11 @@ impl Metrics {
     /// Records a finished switch.
     pub fn switched(&self, outage_seconds: f64) {
         self.outage.observe(outage_seconds);
+    }
+
+    /// Counts one edit that was rolled back.
+    pub fn rolled_back(&self) {
+        self.rollbacks.inc();
     }
 
     /// Sets how many models have Ready = True, False and Unknown.

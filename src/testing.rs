@@ -15,7 +15,7 @@ use sizing::Facts;
 use crate::controller::Settings;
 use crate::controller::assess::{Assessment, assess};
 use crate::crd::{KimiModel, Spec};
-use crate::snapshot::{Claim, Holder, ModelMeta, Node, Snapshot};
+use crate::snapshot::{Claim, Holder, ModelMeta, Node, ServerPod, Snapshot, Workload};
 
 /// The least that serves the small model on the CPU.
 pub(crate) const MINIMAL: &str =
@@ -64,6 +64,7 @@ pub(crate) fn node(name: &str, memory: u64, product: Option<&str>) -> Node {
         name: name.to_owned(),
         labels,
         memory,
+        gpus: u64::from(product.is_some()),
         usable: true,
     }
 }
@@ -107,6 +108,8 @@ pub(crate) fn claim(facts: Facts) -> Claim {
         choice: None,
         requested: 1_000_000_000,
         storage_class: None,
+        access_modes: vec!["ReadWriteOnce".to_owned()],
+        refused: None,
         bound: true,
         deleting: false,
         created: epoch(),
@@ -134,4 +137,44 @@ pub(crate) fn facts(quant: &str) -> Facts {
         "expertSizes": [{"bytes": 100_000, "count": 48}]
     });
     serde_json::from_value(facts).unwrap()
+}
+
+/// A pod of a server on Node `n1`.
+pub(crate) fn pod(ready: bool) -> ServerPod {
+    ServerPod {
+        name: "pod".to_owned(),
+        node: Some("n1".to_owned()),
+        ready,
+        terminating: false,
+        blocked: None,
+        scheduled: Some(epoch()),
+        failure: None,
+        permanent: false,
+        restarts: 0,
+        started: None,
+        ended: None,
+        ready_since: None,
+    }
+}
+
+/// A server with one pod.
+pub(crate) fn workload(id: &str, quant: &str, ready: bool) -> Workload {
+    Workload {
+        name: crate::names::deployment("reader", id),
+        uid: format!("uid-{id}"),
+        id: id.to_owned(),
+        artifact: crate::names::artifact_id(&facts(quant)),
+        quant: quant.to_owned(),
+        inputs: None,
+        shown: Vec::new(),
+        gpu: false,
+        replicas: 1,
+        stopped_at: None,
+        emptied_at: None,
+        deleting: false,
+        created: epoch(),
+        pods: vec![pod(ready)],
+        refused: None,
+        ready_endpoints: usize::from(ready),
+    }
 }

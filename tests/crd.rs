@@ -197,7 +197,22 @@ fn cel_rules() {
         spec
     };
     check("k", replicas(0), None);
-    check("k", replicas(2), Some("replicas must be 0 or 1"));
+    check(
+        "k",
+        replicas(2),
+        Some("more than one replica needs storage.accessMode ReadWriteMany"),
+    );
+    let mut shared = replicas(2);
+    shared["storage"] = json!({"accessMode": "ReadWriteMany"});
+    check("k", shared, None);
+    let rollout = |rollout: Value| {
+        let mut spec = plain();
+        spec["rollout"] = rollout;
+        spec
+    };
+    let all = json!({"strategy": "Replace", "progressDeadlineSeconds": 60, "maxOutageSeconds": 0,
+                     "engineUpdate": "Automatic"});
+    check("k", rollout(all), None);
 }
 
 /// docs/crd.md is the schema as tables, so that the reference cannot lag behind.

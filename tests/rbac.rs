@@ -13,7 +13,7 @@ use kimi_operator::controller::apply::Writer;
 use kimi_operator::controller::build::{DeletedKind, Deletion, Resources, Scale, Suspension};
 use kimi_operator::controller::observe::{Live, observe};
 use kimi_operator::controller::progress::Poller;
-use kimi_operator::controller::publish;
+use kimi_operator::controller::publish::Publisher;
 use kimi_operator::controller::watch::{Stores, wait_for_crd};
 use kimi_operator::crd::{KimiModel, KimiModelStatus};
 use kimi_operator::rbac::RULES;
@@ -54,6 +54,7 @@ fn right(request: &Request<Body>) -> Right {
         (&Method::GET, true) => "get",
         (&Method::GET, false) if watch => "watch",
         (&Method::GET, false) => "list",
+        (&Method::POST, false) => "create",
         (&Method::PATCH, true) => "patch",
         (&Method::DELETE, true) => "delete",
         other => panic!("unexpected request {other:?}"),
@@ -68,6 +69,7 @@ fn recorder(rights: &Rights) -> Client {
         let rights = Arc::clone(&rights);
         async move {
             let (group, resource, verb) = right(&request);
+            let is_status = resource == "kimimodels/status";
             rights
                 .lock()
                 .unwrap()
@@ -96,9 +98,12 @@ fn recorder(rights: &Rights) -> Client {
                     200,
                     json!({"kind": "Status", "status": "Success", "code": 200}),
                 ),
-                "patch" => {
+                "patch" | "create" => {
                     let bytes = request.into_body().collect().await.unwrap().to_bytes();
-                    let object: Value = serde_json::from_slice(&bytes).unwrap();
+                    let mut object: Value = serde_json::from_slice(&bytes).unwrap();
+                    if is_status {
+                        object["spec"] = spec();
+                    }
                     (200, object)
                 }
                 _ => (200, Value::Null),
@@ -114,6 +119,11 @@ fn recorder(rights: &Rights) -> Client {
         }
     });
     Client::new(service, "llm")
+}
+
+fn spec() -> Value {
+    let key = json!({"configMapKeyRef": {"name": "kimi", "key": "QUANT_TYPE"}});
+    json!({"model": "Kimi-K2-Instruct", "quantFrom": key, "hardware": "CPU"})
 }
 
 /// An object with the least that its kind needs.
@@ -141,7 +151,7 @@ async fn the_table_is_what_the_operator_asks_for() {
             .filter(|(_, _, verb)| verb == "watch")
             .count()
     };
-    while watches() < 8 {
+    while watches() < 9 {
         tokio::task::yield_now().await;
     }
     tasks.shutdown().await;
@@ -171,6 +181,8 @@ async fn the_table_is_what_the_operator_asks_for() {
             deployment: "old".to_owned(),
             replicas: 0,
             stopped_at: Some(jiff::Timestamp::UNIX_EPOCH),
+            emptied_at: Some(jiff::Timestamp::UNIX_EPOCH),
+            inputs: None,
         }],
         services: vec![object(json!({"metadata": meta}))],
         suspensions: vec![Suspension {
@@ -193,15 +205,22 @@ async fn the_table_is_what_the_operator_asks_for() {
 
     let model: KimiModel = object(json!({
         "apiVersion": "kimioperator.dev/v1alpha1", "kind": "KimiModel", "metadata": meta,
-        "spec": {"model": "Kimi-K2-Instruct", "quantFrom": {"configMapKeyRef": {"name": "kimi", "key": "QUANT_TYPE"}},
-                 "hardware": "CPU"}
+        "spec": spec()
     }));
     let poller = Poller::default();
     observe(&client, &model, &Live::default(), &poller, metrics)
         .await
         .unwrap();
-    // The stand-in answers with what it was sent, which has no spec and so is no KimiModel: only the request counts.
-    let _ = publish::publish(&client, &model, KimiModelStatus::default(), metrics).await;
+    let publisher = Publisher::new(client.clone(), metrics.clone());
+    let stalled = json!({
+        "type": "Stalled", "status": "True", "reason": "DoesNotFit", "message": "too large",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"
+    });
+    let status: KimiModelStatus = object(json!({"conditions": [stalled]}));
+    // Told twice, it is counted in the one Event.
+    for _ in 0..2 {
+        publisher.publish(&model, status.clone()).await.unwrap();
+    }
 
     let asked = rights.lock().unwrap().clone();
     let granted: BTreeSet<Right> = RULES

@@ -55,7 +55,13 @@ impl Error {
             Self::Encode { .. } => Some("Bug".to_owned()),
             Self::Apply { source, .. } | Self::Delete { source, .. } => match source.as_ref() {
                 kube::Error::Api(status) if status.message.contains("exceeded quota") => {
-                    Some("QuotaExceeded".to_owned())
+                    let storage = matches!(self, Self::Apply { kind, .. } if *kind == PersistentVolumeClaim::KIND);
+                    let word = if storage {
+                        "InsufficientStorage"
+                    } else {
+                        "QuotaExceeded"
+                    };
+                    Some(word.to_owned())
                 }
                 kube::Error::Api(status) if [400, 403, 422].contains(&status.code) => {
                     let word: String = status
@@ -175,12 +181,12 @@ impl Writer<'_> {
                     self.delete::<Job>(name, uid, DeleteParams::foreground())
                         .await?
                 }
-                DeletedKind::Deployment => {
-                    self.delete::<Deployment>(name, uid, DeleteParams::background())
-                        .await?
-                }
                 DeletedKind::Claim => {
                     self.delete::<PersistentVolumeClaim>(name, uid, DeleteParams::background())
+                        .await?
+                }
+                DeletedKind::Deployment => {
+                    self.delete::<Deployment>(name, uid, DeleteParams::background())
                         .await?
                 }
             }
@@ -239,19 +245,28 @@ impl Writer<'_> {
         }
     }
 
-    /// Changes the replicas and the stopped-at annotation of a Deployment. Applying two fields would drop all others of
+    /// Changes a Deployment's replicas and when it was stopped. Applying these fields alone would drop all others of
     /// ours, so this is a merge patch.
     async fn scale(&self, scale: &Scale, live: Option<&Deployment>) -> Result<(), Error> {
         let Scale {
             deployment,
             replicas,
             stopped_at,
+            emptied_at,
+            inputs,
         } = scale;
         let stopped_at = stopped_at.map(|time| time.to_string());
-        let patch = json!({
-            "metadata": {"annotations": {names::ANNOTATION_STOPPED_AT: stopped_at}},
+        let emptied_at = emptied_at.map(|time| time.to_string());
+        let mut patch = json!({
+            "metadata": {"annotations": {
+                names::ANNOTATION_STOPPED_AT: stopped_at,
+                names::ANNOTATION_EMPTIED_AT: emptied_at,
+            }},
             "spec": {"replicas": replicas},
         });
+        if let Some(inputs) = inputs {
+            patch["metadata"]["annotations"][names::ANNOTATION_INPUTS] = json!(inputs);
+        }
         self.merge(deployment, &patch, live).await
     }
 

@@ -4,11 +4,17 @@
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use sizing::plan::DEFAULT_BANDWIDTH_BITS;
 use sizing::{Facts, Input, Plan, Quant};
+use spec::EngineUpdate;
 
 use super::build::{self, Settings};
 use super::validate::{Execution, Refusal, ValidModel, validate};
 use crate::names;
-use crate::snapshot::{Claim, Snapshot};
+use crate::snapshot::{Claim, Snapshot, Workload};
+
+/// Loading is expected to be at least this fast, in bytes per second: a spinning disk, or a busy network volume.
+const SLOWEST_LOAD: u64 = 50_000_000;
+/// Image pull, scheduling and self-test, in seconds.
+const START_ALLOWANCE: u64 = 1200;
 
 /// One snapshot, thought through.
 #[derive(Clone, Debug)]
@@ -30,12 +36,16 @@ pub struct Target {
     pub facts: Facts,
     /// Id of the Deployment: artifact and pod template.
     pub workload: String,
-    /// With the workload label.
-    pub template: PodTemplateSpec,
+    /// Hash of the spec's words in the template.
+    pub inputs: String,
+    /// With the workload label; `None` where a Deployment of another version of the operator is kept as it is.
+    pub template: Option<PodTemplateSpec>,
     /// Bytes of RAM that the server pod requests. Free of Nodes, so that a new Node rolls nothing.
     pub memory_request: u64,
     /// Hash of what the fetch Job is made from.
     pub fetch_inputs: String,
+    /// Seconds from a Node to a passed self-test, after which it is given up.
+    pub deadline_seconds: u32,
 }
 
 /// Thinks one snapshot through.
@@ -61,7 +71,7 @@ pub fn assess(settings: &Settings, snapshot: &Snapshot) -> Result<Assessment, bu
         None => catalogue_plan(&model),
     };
     let target = match (facts, &plan) {
-        (Some(facts), Some(plan)) => Some(target(settings, &model, facts, plan)?),
+        (Some(facts), Some(plan)) => Some(target(settings, &model, snapshot, facts, plan)?),
         _ => None,
     };
     Ok(Assessment {
@@ -127,24 +137,103 @@ fn input<'a>(model: &ValidModel, source: sizing::Source<'a>) -> Input<'a> {
 fn target(
     settings: &Settings,
     model: &ValidModel,
+    snapshot: &Snapshot,
     facts: Facts,
     plan: &Plan,
 ) -> Result<Target, build::Error> {
     let artifact = names::artifact_id(&facts);
+    let facts_bytes = facts.bytes;
     let memory_request = match model.memory {
         Some(budget) => budget.min(plan.ram_bytes).max(plan.ram_min_bytes),
         None => plan.ram_min_bytes,
     };
     let fetch_inputs = build::fetch_job::inputs(model, &artifact, &facts)?;
-    let bare =
-        build::deployment::template(settings, model, &artifact, plan.context, memory_request);
-    let (workload, template) = build::deployment::identify(bare, &artifact)?;
+    let inputs = build::deployment::inputs(&snapshot.spec)?;
+    let render = |gpu| {
+        let bare = build::deployment::template(
+            settings,
+            model,
+            &artifact,
+            plan.context,
+            memory_request,
+            gpu,
+        );
+        build::deployment::identify(bare, &artifact)
+    };
+    let (mut rendered, mut template) = render(model.nodes.gpu)?;
+    // Nodes decide whether a server that starts requests a GPU. One that runs is not restarted for their sake.
+    if model.execution != Execution::Cpu && running(model, snapshot, &rendered).is_none() {
+        let (id, other) = render(!model.nodes.gpu)?;
+        if running(model, snapshot, &id).is_some() {
+            (rendered, template) = (id, other);
+        }
+    }
+    let kept = match model.engine_update {
+        EngineUpdate::Automatic => None,
+        EngineUpdate::Manual => kept(model, snapshot, &artifact, &inputs, &rendered, &template),
+    };
+    let (workload, template) = match kept {
+        Some(kept) => (kept.id.clone(), None),
+        None => (rendered, Some(template)),
+    };
     Ok(Target {
         artifact,
         facts,
         workload,
+        inputs,
         template,
         memory_request,
         fetch_inputs,
+        deadline_seconds: model
+            .progress_deadline
+            .unwrap_or_else(|| default_deadline(facts_bytes)),
     })
+}
+
+/// The Deployment that runs just what the spec asks for, made by another version of the operator or with another
+/// image: loading for minutes is not worth a version that nobody asked for. What is stopped is not kept, since starting
+/// it costs a load anyway.
+fn kept<'a>(
+    model: &ValidModel,
+    snapshot: &'a Snapshot,
+    artifact: &str,
+    inputs: &str,
+    rendered: &str,
+    template: &PodTemplateSpec,
+) -> Option<&'a Workload> {
+    let container = template
+        .spec
+        .as_ref()
+        .and_then(|pod| pod.containers.first());
+    let args = container.and_then(|container| container.args.as_deref());
+    let shown = build::deployment::shown(args.unwrap_or_default());
+    let same = |workload: &&Workload| {
+        let words = match &workload.inputs {
+            Some(made_from) => made_from == inputs,
+            None => workload.shown == shown,
+        };
+        words && workload.artifact == artifact && runs(model, workload)
+    };
+    let found = match snapshot.active().filter(same) {
+        Some(active) => Some(active),
+        None if snapshot.workload(rendered).is_some() => None,
+        None => snapshot.workloads.iter().find(same),
+    };
+    found.filter(|workload| workload.id != rendered)
+}
+
+fn running<'a>(model: &ValidModel, snapshot: &'a Snapshot, id: &str) -> Option<&'a Workload> {
+    snapshot
+        .workload(id)
+        .filter(|workload| runs(model, workload))
+}
+
+/// Whether a Deployment runs, or can: one that asks for a GPU which no Node has any more cannot start.
+fn runs(model: &ValidModel, workload: &Workload) -> bool {
+    let can = !workload.gpu || model.nodes.gpu || workload.ready_pods() > 0;
+    can && workload.replicas > 0 && !workload.deleting
+}
+
+fn default_deadline(bytes: u64) -> u32 {
+    u32::try_from(START_ALLOWANCE + bytes / SLOWEST_LOAD).unwrap_or(u32::MAX)
 }

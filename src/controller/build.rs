@@ -22,10 +22,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 
 use self::ownership::Ownership;
 use super::assess::{Assessment, Target};
-use super::plan::{Decision, Step};
+use super::plan::{Decision, Reason, Step};
 use super::validate::ValidModel;
 use crate::names::{self, Component};
-use crate::snapshot::{JobKind, JobPhase, Snapshot};
+use crate::snapshot::{JobKind, JobPhase, Snapshot, Workload};
 
 /// An object that cannot be written as JSON.
 #[derive(Debug, thiserror::Error)]
@@ -64,8 +64,8 @@ pub struct Resources<Stage> {
     pub jobs: Vec<Job>,
     /// Applied.
     pub deployments: Vec<Deployment>,
-    /// Replicas and the stopped-at annotation of Deployments, nothing else: of those that are not the target, and of a
-    /// target that was stopped once and runs again.
+    /// Replicas and a few annotations of Deployments, nothing else: of those that are not the target, of a target that
+    /// was stopped once and runs again, and of one that is kept as an earlier version of the operator made it.
     pub scales: Vec<Scale>,
     /// Applied.
     pub services: Vec<Service>,
@@ -82,8 +82,11 @@ pub struct Resources<Stage> {
 pub struct Scale {
     pub deployment: String,
     pub replicas: i32,
-    /// Set with replicas 0 on the one-slot path; `None` removes the annotation.
+    /// Set with replicas 0 on the one-slot path, and when its last pod was gone; `None` removes the annotation.
     pub stopped_at: Option<Timestamp>,
+    pub emptied_at: Option<Timestamp>,
+    /// The inputs annotation, where it is to be written on a Deployment that is not rendered.
+    pub inputs: Option<String>,
 }
 
 /// A change of `spec.suspend` of an existing Job.
@@ -101,7 +104,7 @@ pub struct Deletion {
     pub uid: String,
 }
 
-/// Kinds that the operator deletes; a claim only where `storage.keepQuants` says so.
+/// Kinds that the operator deletes; a claim only where `storage.keepQuants` or `rollout.strategy: Replace` says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeletedKind {
     Job,
@@ -193,7 +196,10 @@ pub fn build(
                 .workload(&target.workload)
                 .is_some_and(|live| live.deleting)
         {
-            resources.deployments.push(deployment::build(model, target));
+            let template = target.template.as_ref();
+            resources
+                .deployments
+                .extend(template.map(|template| deployment::build(model, target, template)));
         }
     }
     resources.ownerships = ownership::build(model, decision, snapshot);
@@ -232,6 +238,7 @@ fn runs_target(step: &Step) -> bool {
         Step::Start
         | Step::WaitReady
         | Step::StopOld
+        | Step::NoteEmpty
         | Step::Flip { .. }
         | Step::SettleEndpoints
         | Step::DrainOld
@@ -246,7 +253,10 @@ fn runs_target(step: &Step) -> bool {
         | Step::Adopt { .. }
         | Step::Fetch
         | Step::WaitFetch
-        | Step::MarkVerified => false,
+        | Step::MarkVerified
+        | Step::Free
+        | Step::GiveUp { .. }
+        | Step::RolledBack => false,
     }
 }
 
@@ -260,24 +270,35 @@ fn scales(
         deployment: deployment.to_owned(),
         replicas,
         stopped_at,
+        emptied_at: None,
+        inputs: None,
     };
     if decision.step == Step::Suspended {
-        let running = snapshot
-            .workloads
-            .iter()
-            .filter(|workload| workload.replicas != 0 && !workload.deleting);
+        // What was stopped for room no longer counts as an outage: it is one that was asked for.
+        let running = snapshot.workloads.iter().filter(|workload| {
+            (workload.replicas != 0 || workload.stopped_at.is_some()) && !workload.deleting
+        });
         return running
             .map(|workload| scale(&workload.name, 0, None))
             .collect();
     }
     let rendered = runs_target(&decision.step);
     let mut scales = Vec::new();
-    // Written by a merge patch, which an apply does not take back: left on, it would date a later outage.
-    let restarted = target
-        .filter(|_| rendered)
-        .and_then(|target| snapshot.workload(&target.workload))
-        .filter(|running| running.stopped_at.is_some() && !running.deleting);
-    scales.extend(restarted.map(|running| scale(&running.name, model.replicas, None)));
+    if let Some(target) = target.filter(|_| rendered)
+        && let Some(running) = snapshot.workload(&target.workload)
+        && !running.deleting
+    {
+        // A Deployment that is kept as it is is not applied: what changes on it is written here.
+        let kept = target.template.is_none()
+            && (running.replicas != model.replicas || running.inputs.is_none());
+        // Written by a merge patch, which an apply does not take back: left on, it would date a later outage.
+        if kept || running.stopped_at.is_some() {
+            scales.push(Scale {
+                inputs: target.template.is_none().then(|| target.inputs.clone()),
+                ..scale(&running.name, model.replicas, None)
+            });
+        }
+    }
     let other = snapshot.active().filter(|active| {
         let is_target = target.is_some_and(|target| target.workload == active.id);
         !(active.deleting || rendered && is_target)
@@ -285,14 +306,25 @@ fn scales(
     let Some(active) = other else {
         return scales;
     };
+    if decision.step == Step::NoteEmpty {
+        scales.push(Scale {
+            emptied_at: Some(snapshot.now),
+            ..scale(&active.name, 0, active.stopped_at)
+        });
+    }
     let wanted = match decision.step {
-        Step::StopOld => 0,
+        Step::StopOld | Step::Free => 0,
+        // The refusal is about the replicas.
+        _ if decision.reason == Reason::StorageUnchangeable => active.replicas.max(1),
+        // Its weights are gone.
+        _ if weights_gone(snapshot, active) => 0,
         // Stopped to make room: it stays so while its successor can start.
         _ if rendered && active.replicas == 0 => 0,
         _ => model.replicas,
     };
     if active.replicas != wanted {
-        let stopped_at = (decision.step == Step::StopOld).then_some(snapshot.now);
+        let stops = matches!(decision.step, Step::StopOld | Step::Free);
+        let stopped_at = stops.then_some(snapshot.now);
         scales.push(scale(&active.name, wanted, stopped_at));
     }
     scales
@@ -347,10 +379,14 @@ fn deletions(
     let Some(target) = target else {
         return deletions;
     };
+    if decision.step == Step::Free {
+        deletions.extend(freed(snapshot));
+    }
     let active = snapshot.active().map(|active| active.id.as_str());
     let drains = decision.step == Step::DrainOld;
+    let given_up = matches!(decision.step, Step::GiveUp { .. } | Step::RolledBack);
     let stale = snapshot.workloads.iter().filter(|workload| {
-        workload.id != target.workload
+        (given_up || workload.id != target.workload)
             && !workload.deleting
             && (drains || Some(workload.id.as_str()) != active)
     });
@@ -360,6 +396,28 @@ fn deletions(
         uid: workload.uid.clone(),
     }));
     deletions
+}
+
+/// Whether a server could not start again: no pod holds its volume, and that is gone, goes, or is not whole.
+fn weights_gone(snapshot: &Snapshot, workload: &Workload) -> bool {
+    let whole = snapshot
+        .claim(&workload.artifact)
+        .is_some_and(|claim| claim.verified.is_some() && !claim.deleting);
+    !whole && !workload.holds_its_volume()
+}
+
+/// The weights of a server that was stopped to make room for others, once the last stream has ended: until then an edit
+/// back loses nothing.
+fn freed(snapshot: &Snapshot) -> Option<Deletion> {
+    let old = snapshot.active().filter(|old| old.replicas == 0)?;
+    let claim = snapshot
+        .claim(&old.artifact)
+        .filter(|claim| !claim.deleting && !claim.mounted)?;
+    Some(Deletion {
+        kind: DeletedKind::Claim,
+        name: claim.name.clone(),
+        uid: claim.uid.clone(),
+    })
 }
 
 /// Metadata of an object of one part of a model, owned by the KimiModel.

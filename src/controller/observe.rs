@@ -10,12 +10,15 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Node as KubeNode, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::core::v1::{
+    Container, Event, Node as KubeNode, PersistentVolumeClaim, Pod, Service,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
 
+use super::build::deployment as server;
 use super::pods;
 use super::progress::Poller;
 use super::watch::Stores;
@@ -38,6 +41,8 @@ pub struct Live {
     pub nodes: Vec<Arc<KubeNode>>,
     /// Names of the KimiModels of the namespace by their UIDs.
     pub models: BTreeMap<String, String>,
+    /// What provisioners said of claims, of any model.
+    pub events: Vec<Arc<Event>>,
 }
 
 impl Live {
@@ -63,6 +68,7 @@ impl Live {
                 .iter()
                 .filter_map(|model| Some((model.uid()?, model.name_any())))
                 .collect(),
+            events: stores.events.state(),
         }
     }
 }
@@ -170,8 +176,9 @@ pub fn snapshot(model: &KimiModel, live: &Live, now: Timestamp) -> Snapshot {
         service: service.map(|service| ServiceState {
             selected,
             foreign_endpoints: foreign,
-            last_switch: annotation(&service.metadata, names::ANNOTATION_SWITCH)
-                .and_then(|json| serde_json::from_str(json).ok()),
+            last_switch: parsed(&service.metadata, names::ANNOTATION_SWITCH),
+            history: parsed(&service.metadata, names::ANNOTATION_HISTORY).unwrap_or_default(),
+            given_up: parsed(&service.metadata, names::ANNOTATION_GIVEN_UP),
         }),
         now,
     }
@@ -195,6 +202,7 @@ fn observe_node(node: &KubeNode) -> Node {
         name: node.name_any(),
         labels: node.metadata.labels.clone().unwrap_or_default(),
         memory: allocatable("memory").unwrap_or(0),
+        gpus: allocatable(names::GPU_RESOURCE).unwrap_or(0),
         usable: ready && !cordoned,
     }
 }
@@ -298,6 +306,9 @@ fn observe_workload(deployment: &Deployment, live: &Live, now: Timestamp) -> Opt
         quant: annotation(meta, names::ANNOTATION_QUANT)
             .unwrap_or_default()
             .to_owned(),
+        inputs: annotation(meta, names::ANNOTATION_INPUTS).map(str::to_owned),
+        shown: shown(deployment),
+        gpu: server_container(deployment).is_some_and(server::requests_gpu),
         replicas: deployment
             .spec
             .as_ref()
@@ -305,12 +316,25 @@ fn observe_workload(deployment: &Deployment, live: &Live, now: Timestamp) -> Opt
             .unwrap_or(1),
         stopped_at: annotation(meta, names::ANNOTATION_STOPPED_AT)
             .and_then(|time| time.parse().ok()),
+        emptied_at: annotation(meta, names::ANNOTATION_EMPTIED_AT)
+            .and_then(|time| time.parse().ok()),
         deleting: meta.deletion_timestamp.is_some(),
         created: created(meta, now),
         pods: pods.collect(),
+        refused: pods::refused(deployment, now),
         ready_endpoints: endpoints,
         id,
     })
+}
+
+fn server_container(deployment: &Deployment) -> Option<&Container> {
+    let template = &deployment.spec.as_ref()?.template;
+    template.spec.as_ref()?.containers.first()
+}
+
+fn shown(deployment: &Deployment) -> Vec<String> {
+    let args = server_container(deployment).and_then(|container| container.args.as_deref());
+    server::shown(args.unwrap_or_default())
 }
 
 fn selected_workload(service: &Service) -> Option<String> {
@@ -363,6 +387,11 @@ fn label<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
 
 fn annotation<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     meta.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// An annotation of JSON; one that was edited by hand into something else counts as none.
+fn parsed<T: serde::de::DeserializeOwned>(meta: &ObjectMeta, key: &str) -> Option<T> {
+    annotation(meta, key).and_then(|json| serde_json::from_str(json).ok())
 }
 
 fn created(meta: &ObjectMeta, now: Timestamp) -> Timestamp {

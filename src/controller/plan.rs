@@ -2,7 +2,10 @@
 //! know no client, no object shapes and no `.status`.
 
 mod artifact;
+pub mod history;
+mod rollback;
 mod rollout;
+pub mod storage;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests;
@@ -10,13 +13,13 @@ mod volumes;
 
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use sizing::{Cause, Fits};
 
 use super::assess::Assessment;
 use super::validate::{Execution, ValidModel};
-use crate::crd::LastSwitch;
-use crate::snapshot::{Snapshot, Workload};
+use crate::crd::HistoryEntry;
+use crate::snapshot::{GivenUp, Snapshot, Workload};
 
 /// A pod must have found no room for this long before the old server is stopped for it.
 pub const ROOM_PATIENCE: SignedDuration = SignedDuration::from_secs(60);
@@ -38,6 +41,8 @@ pub enum Step {
     RetryJob { name: String },
     /// Take over a retained volume of a deleted KimiModel of this name; what it holds is checked next.
     Adopt { claim: String },
+    /// Replace: stop the old server, and delete its weights once its streams have ended.
+    Free,
     /// Make the volume and the fetch Job.
     Fetch,
     /// The fetch Job runs, or its pause before the next try runs.
@@ -50,8 +55,17 @@ pub enum Step {
     WaitReady,
     /// One slot: stop the active Deployment, because the target's pod finds no room beside it.
     StopOld,
+    /// One slot: write down that the last pod of the stopped server is gone, which its successor's pod still waits for.
+    NoteEmpty,
+    /// Write down why the target cannot take over, remove its Deployment, and start the old server if it was stopped.
+    GiveUp {
+        record: GivenUp,
+        entry: HistoryEntry,
+    },
+    /// The target was given up: the old server goes on until the spec changes.
+    RolledBack,
     /// Point the Service at the target.
-    Flip { switch: LastSwitch },
+    Flip { entry: HistoryEntry },
     /// The endpoints do not yet show the target alone.
     SettleEndpoints,
     /// Delete every other Deployment; their streams finish.
@@ -94,6 +108,10 @@ pub enum Reason {
     Downloading,
     FetchPending,
     FetchFailed,
+    FreeingStorage,
+    InsufficientStorage,
+    ProvisioningFailed,
+    StorageUnchangeable,
     Verified,
     Starting,
     Unschedulable,
@@ -101,6 +119,7 @@ pub enum Reason {
     Loading,
     StartFailed,
     MakingRoom,
+    RolledBack,
     Switching,
     Settling,
     Draining,
@@ -132,6 +151,10 @@ impl Reason {
             Self::Downloading => "Downloading",
             Self::FetchPending => "FetchPending",
             Self::FetchFailed => "FetchFailed",
+            Self::FreeingStorage => "FreeingStorage",
+            Self::InsufficientStorage => "InsufficientStorage",
+            Self::ProvisioningFailed => "ProvisioningFailed",
+            Self::StorageUnchangeable => "StorageUnchangeable",
             Self::Verified => "Verified",
             Self::Starting => "Starting",
             Self::Unschedulable => "Unschedulable",
@@ -139,6 +162,7 @@ impl Reason {
             Self::Loading => "Loading",
             Self::StartFailed => "StartFailed",
             Self::MakingRoom => "MakingRoom",
+            Self::RolledBack => "RolledBack",
             Self::Switching => "Switching",
             Self::Settling => "Settling",
             Self::Draining => "Draining",
@@ -158,13 +182,14 @@ impl Reason {
 /// 4. facts, or the catalogue's refusal before any Job
 /// 5. the exact plan
 /// 6. acceleration
-/// 7. whose the artifact's volume is, and the artifact on it
-/// 8. the target's Deployment
-/// 9. its readiness
-/// 10. the Service's selector
-/// 11. its endpoints
-/// 12. other Deployments
-/// 13. other volumes
+/// 7. a rollback of this very spec
+/// 8. whose the artifact's volume is, and the artifact on it
+/// 9. the target's Deployment
+/// 10. its readiness, or its rollback
+/// 11. the Service's selector
+/// 12. its endpoints
+/// 13. other Deployments
+/// 14. other volumes
 #[must_use]
 pub fn plan(assessment: &Assessment, snapshot: &Snapshot) -> Decision {
     if snapshot.model.deleting {
@@ -192,8 +217,13 @@ pub fn plan(assessment: &Assessment, snapshot: &Snapshot) -> Decision {
     let running = snapshot.workload(&target.workload);
     refused_by_plan(assessment, running)
         .or_else(|| refused_by_execution(model))
+        .or_else(|| rollback::rolled_back(model, target, snapshot))
         .or_else(|| volumes::adopt(target, snapshot))
-        .or_else(|| artifact::artifact(model, target, snapshot, running.is_some()))
+        .or_else(|| {
+            // A claim that is being deleted serves until the last pod has gone.
+            let mounted = running.is_some_and(Workload::holds_its_volume);
+            artifact::artifact(model, target, snapshot, mounted)
+        })
         .or_else(|| rollout::start(model, target, snapshot, running))
         .or_else(|| rollout::switch(model, target, snapshot))
         .or_else(|| volumes::prune(model, target, snapshot))
@@ -224,6 +254,16 @@ impl Decision {
         Self {
             requeue: Some(wait),
             ..self
+        }
+    }
+
+    /// Looked at again at this moment at the latest.
+    fn by(self, at: Timestamp, now: Timestamp) -> Self {
+        let sooner = self.requeue;
+        let later = self.after(at.duration_since(now));
+        Self {
+            requeue: later.requeue.into_iter().chain(sooner).min(),
+            ..later
         }
     }
 

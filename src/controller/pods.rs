@@ -1,9 +1,14 @@
 //! What a pod says about itself: why it does not run, how it ended, what it reported. Termination messages come from
 //! our own worker but through a file that anything in the pod could write: they are bounded and parsed, never trusted.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Pod, PodCondition};
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateTerminated, Event, Pod, PodCondition,
+};
 use kube::ResourceExt;
 use sizing::facts::Failure;
 use sizing::{Facts, InspectReport};
@@ -139,6 +144,34 @@ pub fn blocked(pod: &Pod, now: Timestamp) -> Option<Blocked> {
     })
 }
 
+/// The newest words of a provisioner about the claim with this UID.
+#[must_use]
+pub fn provisioner_said(events: &[Arc<Event>], claim: &Option<String>) -> Option<String> {
+    let about = |event: &&Arc<Event>| claim.is_some() && event.involved_object.uid == *claim;
+    let newest = events
+        .iter()
+        .filter(about)
+        .max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0))?;
+    Some(cut(newest.message.as_deref().unwrap_or_default()))
+}
+
+/// Why the API server makes no pod for this Deployment; `None` if it does.
+#[must_use]
+pub fn refused(deployment: &Deployment, now: Timestamp) -> Option<Blocked> {
+    let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
+    let failed = conditions
+        .iter()
+        .find(|c| c.type_ == "ReplicaFailure" && c.status == "True")?;
+    Some(Blocked {
+        cause: BlockedCause::Refused,
+        since: failed
+            .last_transition_time
+            .as_ref()
+            .map_or(now, |time| time.0),
+        message: cut(failed.message.as_deref().unwrap_or("no pod can be made")),
+    })
+}
+
 /// A failing pull alternates between two reasons and two texts of the same content; one text for both keeps the status
 /// from being written at every turn.
 fn stuck_words(reason: &str, message: &str) -> String {
@@ -173,12 +206,23 @@ pub fn server(pod: &Pod, now: Timestamp) -> ServerPod {
         .filter_map(|state| state?.terminated.as_ref()?.finished_at.as_ref())
         .map(|time| time.0)
         .max();
+    let permanent = states(pod)
+        .flat_map(|(now, last)| [now, last])
+        .any(|state| {
+            state
+                .and_then(|s| s.terminated.as_ref())
+                .is_some_and(|t| t.exit_code == PERMANENT)
+        });
     ServerPod {
         name: pod.name_any(),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         ready: ready.is_some(),
         terminating: pod.metadata.deletion_timestamp.is_some(),
         blocked: blocked(pod, now),
+        scheduled: condition(pod, "PodScheduled")
+            .filter(|c| c.status == "True")
+            .map(|c| transition(c, now)),
+        permanent,
         failure: last.map(reported).or_else(|| failure(pod)),
         restarts: statuses
             .iter()

@@ -1,14 +1,15 @@
-//! Writes `.status`, and only when it changed. Also notes phases and switches that have just ended as metrics. It must
-//! not know how a status comes about.
+//! Writes `.status`, and only when it changed. What is new in it is told in Events, and phases and switches that have
+//! just ended are noted as metrics. It must not know how a status comes about.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::error_boundary::InvalidObject;
+use kube::runtime::events::{Event, Recorder};
 use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
 
-use super::status::differs;
-use crate::crd::{KimiModel, KimiModelStatus, Timings};
+use super::status::{differs, events};
+use crate::crd::{KimiModel, KimiModelStatus, Outcome, Timings};
 use crate::names::FIELD_MANAGER;
 use crate::telemetry::Metrics;
 
@@ -20,63 +21,99 @@ pub struct Error {
     source: Box<kube::Error>,
 }
 
-/// Applies the status if it says something new.
-///
-/// # Errors
-/// The API server's refusal. A model deleted meanwhile is none.
-pub async fn publish(
-    client: &Client,
-    model: &KimiModel,
-    status: KimiModelStatus,
-    metrics: &Metrics,
-) -> Result<(), Error> {
-    let previous = model.status.as_ref();
-    if !differs(previous, &status) {
-        return Ok(());
-    }
-    measure(previous, &status, metrics);
-    let (namespace, name) = (model.namespace().unwrap_or_default(), model.name_any());
-    patch(client, &namespace, &name, &json!(status), metrics).await
+/// Writes what is known of models, and tells what is new.
+#[derive(Clone)]
+pub struct Publisher {
+    client: Client,
+    recorder: Recorder,
+    metrics: Metrics,
 }
 
-/// Says on the object itself that it cannot be read. The words depend on nothing but the object, so saying it again
-/// changes nothing and wakes nobody.
-///
-/// # Errors
-/// As [`publish`].
-pub async fn invalid(
-    client: &Client,
-    object: &InvalidObject,
-    metrics: &Metrics,
-) -> Result<(), Error> {
-    let meta = &object.metadata;
-    let (Some(namespace), Some(name), Some(since)) =
-        (&meta.namespace, &meta.name, &meta.creation_timestamp)
-    else {
-        return Ok(());
-    };
-    tracing::warn!(
-        namespace,
-        name,
-        error = object.error,
-        "a KimiModel cannot be read"
-    );
-    let condition = |kind: &str, status: &str| Condition {
-        type_: kind.to_owned(),
-        status: status.to_owned(),
-        reason: "InvalidObject".to_owned(),
-        message: format!(
-            "the object does not fit this operator's schema: {}",
-            object.error
-        ),
-        observed_generation: meta.generation,
-        last_transition_time: Time(since.0),
-    };
-    let status = json!({
-        "observedGeneration": meta.generation,
-        "conditions": [condition("Ready", "False"), condition("Stalled", "True")],
-    });
-    patch(client, namespace, name, &status, metrics).await
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Publisher")
+    }
+}
+
+impl Publisher {
+    #[must_use]
+    pub fn new(client: Client, metrics: Metrics) -> Self {
+        let recorder = Recorder::new(client.clone(), FIELD_MANAGER.into());
+        Self {
+            client,
+            recorder,
+            metrics,
+        }
+    }
+
+    /// Applies the status if it says something new.
+    ///
+    /// # Errors
+    /// The API server's refusal. A model deleted meanwhile is none, and an Event that cannot be told neither.
+    pub async fn publish(&self, model: &KimiModel, status: KimiModelStatus) -> Result<(), Error> {
+        let Self {
+            client,
+            recorder: _,
+            metrics,
+        } = self;
+        let previous = model.status.as_ref();
+        if !differs(previous, &status) {
+            return Ok(());
+        }
+        measure(previous, &status, metrics);
+        let (namespace, name) = (model.namespace().unwrap_or_default(), model.name_any());
+        patch(client, &namespace, &name, &json!(status), metrics).await?;
+        // Only once the status stands: a write that has to be repeated would tell twice.
+        self.tell(model, &events::news(previous, &status)).await;
+        Ok(())
+    }
+
+    /// Says on the object itself that it cannot be read. The words depend on nothing but the object, so saying it again
+    /// changes nothing and wakes nobody.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    pub async fn invalid(&self, object: &InvalidObject) -> Result<(), Error> {
+        let meta = &object.metadata;
+        let (Some(namespace), Some(name), Some(since)) =
+            (&meta.namespace, &meta.name, &meta.creation_timestamp)
+        else {
+            return Ok(());
+        };
+        tracing::warn!(
+            namespace,
+            name,
+            error = object.error,
+            "a KimiModel cannot be read"
+        );
+        let condition = |kind: &str, status: &str| Condition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason: "InvalidObject".to_owned(),
+            message: format!(
+                "the object does not fit this operator's schema: {}",
+                object.error
+            ),
+            observed_generation: meta.generation,
+            last_transition_time: Time(since.0),
+        };
+        let status = json!({
+            "observedGeneration": meta.generation,
+            "conditions": [condition("Ready", "False"), condition("Stalled", "True")],
+        });
+        patch(&self.client, namespace, name, &status, &self.metrics).await
+    }
+
+    async fn tell(&self, model: &KimiModel, news: &[Event]) {
+        let about = model.object_ref(&());
+        for event in news {
+            let told = self.recorder.publish(event, &about).await;
+            self.metrics.wrote("Event", "create");
+            if let Err(error) = told {
+                tracing::warn!(reason = event.reason, %error, "an Event could not be written");
+            }
+        }
+    }
 }
 
 async fn patch(
@@ -137,5 +174,11 @@ fn measure(previous: Option<&KimiModelStatus>, status: &KimiModelStatus, metrics
         && switch.from.is_some()
     {
         metrics.switched(switch.outage_seconds as f64);
+    }
+    if let Some(entry) = status.history.first()
+        && previous.history.first().map(|before| before.time) != Some(entry.time)
+        && entry.outcome == Outcome::RolledBack
+    {
+        metrics.rolled_back();
     }
 }

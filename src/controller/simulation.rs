@@ -1,6 +1,8 @@
 //! Whole lives of a KimiModel, decided by the real planner and acted out by the cluster in memory: deploys, edits, bad
 //! input, deletions by hand, and an operator that dies before any of its writes. No cluster and no clock.
 
+mod lives;
+mod rollout;
 mod storage;
 
 use super::plan::{Reason, Step};
@@ -88,81 +90,6 @@ fn a_quant_edit_is_never_dark() {
         (fetched, 0),
         "switching back fetches nothing"
     );
-}
-
-#[test]
-fn one_slot_stops_the_old_only_after_a_minute() {
-    let mut cluster = serving("Q4_K_M");
-    let request = testing::assessed(&cluster.see())
-        .target
-        .unwrap()
-        .memory_request;
-    cluster.nodes[0].1 = request * 3 / 2;
-    cluster.edit(|spec| spec.quant = Some("Q5_0".to_owned()));
-    assert_eq!(cluster.settle(LONG).step, Step::Serving);
-    assert_eq!(active_quant(&cluster).as_deref(), Some("Q5_0"));
-    assert!(
-        cluster.steps.contains(&"StopOld".to_owned()),
-        "{:?}",
-        cluster.steps
-    );
-    let outage = cluster
-        .see()
-        .service
-        .and_then(|service| service.last_switch)
-        .unwrap()
-        .outage_seconds;
-    assert!(
-        cluster.dark > 0 && outage > 0 && outage < 60,
-        "{} ticks, {outage} s",
-        cluster.dark
-    );
-}
-
-#[test]
-fn one_slot_reverted_while_stopped_starts_the_old_again() {
-    let mut cluster = serving("Q4_K_M");
-    let request = testing::assessed(&cluster.see())
-        .target
-        .unwrap()
-        .memory_request;
-    cluster.nodes[0].1 = request * 3 / 2;
-    cluster.edit(|spec| spec.quant = Some("Q5_0".to_owned()));
-    while cluster.reconcile().step != Step::StopOld {
-        cluster.tick();
-    }
-    cluster.tick();
-    cluster.edit(|spec| spec.quant = Some("Q4_K_M".to_owned()));
-    assert_eq!(cluster.settle(LONG).step, Step::Serving);
-    assert_eq!(active_quant(&cluster).as_deref(), Some("Q4_K_M"));
-    assert_eq!(cluster.deployments.len(), 1);
-}
-
-#[test]
-fn a_stop_that_was_reverted_is_forgotten() {
-    let mut cluster = serving("Q4_K_M");
-    let request = testing::assessed(&cluster.see())
-        .target
-        .unwrap()
-        .memory_request;
-    let whole = std::mem::replace(&mut cluster.nodes[0].1, request * 3 / 2);
-    cluster.edit(|spec| spec.quant = Some("Q5_0".to_owned()));
-    while cluster.reconcile().step != Step::StopOld {
-        cluster.tick();
-    }
-    cluster.edit(|spec| spec.quant = Some("Q4_K_M".to_owned()));
-    assert_eq!(cluster.settle(LONG).step, Step::Serving);
-    assert_eq!(cluster.see().active().unwrap().stopped_at, None);
-    cluster.nodes[0].1 = whole;
-    cluster.edit(|spec| spec.serving.replicas = 0);
-    assert_eq!(cluster.settle(LONG).reason, Reason::ScaledToZero);
-    cluster.edit(|spec| {
-        spec.serving.replicas = 1;
-        spec.quant = Some("Q8_0".to_owned());
-    });
-    assert_eq!(cluster.settle(LONG).step, Step::Serving);
-    let switch = cluster.see().service.unwrap().last_switch.unwrap();
-    assert_eq!((switch.to.as_str(), switch.outage_seconds), ("Q8_0", 0));
 }
 
 #[test]
@@ -358,26 +285,6 @@ fn suspend_and_resume_at_every_moment() {
             "suspended after {ticks} ticks"
         );
     }
-}
-
-#[test]
-fn weights_that_cannot_serve_leave_the_old_in_place() {
-    let mut cluster = serving("Q4_K_M");
-    cluster.broken.insert("Q5_0".to_owned());
-    cluster.edit(|spec| spec.quant = Some("Q5_0".to_owned()));
-    let decision = cluster.settle(30);
-    assert_eq!(decision.reason, Reason::Reported("LoadFailed".to_owned()));
-    assert!(decision.stalled);
-    assert_eq!(
-        (active_quant(&cluster).as_deref(), cluster.dark),
-        (Some("Q4_K_M"), 0)
-    );
-    cluster.edit(|spec| spec.quant = Some("Q8_0".to_owned()));
-    assert_eq!(cluster.settle(LONG).step, Step::Serving);
-    assert_eq!(
-        (active_quant(&cluster).as_deref(), cluster.dark),
-        (Some("Q8_0"), 0)
-    );
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What was decided and applied → `.status`. Pure: the previous status gives only transition times and figures whose
 //! objects are gone, and is compared against, so that an unchanged status is not written. No decision reads it.
 
+pub mod events;
 mod figures;
 mod volumes;
 
@@ -12,9 +13,9 @@ use spec::{AUTO_QUANT, format_bytes};
 use super::apply;
 use super::assess::Assessment;
 use super::build::{Applied, Resources};
-use super::plan::{Decision, Step};
+use super::plan::{Decision, Reason, Step, storage};
 use super::validate::Execution;
-use crate::crd::{KimiModelStatus, PlanStatus};
+use crate::crd::{HistoryEntry, KimiModelStatus, PlanStatus};
 use crate::names;
 use crate::snapshot::{Snapshot, Workload};
 
@@ -23,11 +24,12 @@ const MAX_MESSAGE: usize = 4096;
 const MAX_PROGRESS: usize = 128;
 
 /// Condition types in the order they are shown. Others in the list belong to somebody else.
-const TYPES: [&str; 7] = [
+const TYPES: [&str; 8] = [
     "Ready",
     "Planned",
     "ArtifactReady",
     "Accelerated",
+    "EngineOutdated",
     "Serving",
     "Reconciling",
     "Stalled",
@@ -77,6 +79,7 @@ pub fn status(inputs: Inputs<'_>) -> KimiModelStatus {
         planned(assessment, decision),
         artifact_ready(inputs),
         accelerated(assessment),
+        engine_outdated(assessment),
         serving(snapshot, decision),
         reconciling(inputs),
         stalled(inputs),
@@ -106,6 +109,7 @@ pub fn status(inputs: Inputs<'_>) -> KimiModelStatus {
             .as_ref()
             .and_then(|service| service.last_switch.clone())
             .or_else(|| previous.and_then(|previous| previous.last_switch.clone())),
+        history: history(snapshot, previous),
         replicas: Some(i32::try_from(active.map_or(0, Workload::ready_pods)).unwrap_or(i32::MAX)),
         selector: Some(format!(
             "{}={},{}={}",
@@ -128,6 +132,19 @@ pub fn differs(old: Option<&KimiModelStatus>, new: &KimiModelStatus) -> bool {
     let position = |condition: &Condition| TYPES.iter().position(|kind| *kind == condition.type_);
     old.conditions.sort_by_key(position);
     old != *new
+}
+
+/// The history on the Service; where that was made anew, what was known before.
+fn history(snapshot: &Snapshot, previous: Option<&KimiModelStatus>) -> Vec<HistoryEntry> {
+    let written = snapshot
+        .service
+        .as_ref()
+        .map(|service| service.history.clone());
+    match (written, previous) {
+        (Some(written), _) if !written.is_empty() => written,
+        (_, Some(previous)) => previous.history.clone(),
+        (_, None) => Vec::new(),
+    }
 }
 
 /// Ready pods stand behind the Service, of the target or of what it replaces.
@@ -167,11 +184,14 @@ fn ready(inputs: Inputs<'_>) -> Word {
         return match decision.step {
             Step::Serving => word("True", "Serving", &decision.message),
             Step::Deleting => word("False", "Deleting", &decision.message),
-            _ => word(
-                "True",
-                "Serving",
-                &format!("{quant} answers; {}", trouble(inputs)),
-            ),
+            _ => {
+                let reason = match decision.step {
+                    Step::GiveUp { .. } | Step::RolledBack => decision.reason.as_str(),
+                    _ => "Serving",
+                };
+                let message = format!("{quant} answers; {}", trouble(inputs));
+                word("True", reason, &message)
+            }
         };
     }
     if let Some((reason, message)) = refused_write(inputs) {
@@ -271,6 +291,21 @@ fn accelerated(assessment: &Assessment) -> Word {
     }
 }
 
+fn engine_outdated(assessment: &Assessment) -> Word {
+    match &assessment.target {
+        Some(target) if target.template.is_none() => word(
+            "True",
+            "EngineUpdateManual",
+            &format!(
+                "workload {} was made by another version of the operator or of the worker image; rollout.engineUpdate: \
+                 Automatic replaces it now, and so does the next edit that concerns the server",
+                target.workload
+            ),
+        ),
+        _ => word("False", "Current", "no server of another version is kept"),
+    }
+}
+
 fn serving(snapshot: &Snapshot, decision: &Decision) -> Word {
     match answering(snapshot) {
         Some(quant) => word(
@@ -315,7 +350,13 @@ fn stalled(inputs: Inputs<'_>) -> Word {
 /// A write that the API server refused in a way that waiting does not cure: a quota, a policy, a name that is taken.
 fn refused_write(inputs: Inputs<'_>) -> Option<(String, String)> {
     let error = inputs.applied.err()?;
-    error.refusal().map(|reason| (reason, error.to_string()))
+    let reason = error.refusal()?;
+    let no_room = reason == Reason::InsufficientStorage.as_str();
+    let hint = match (&inputs.assessment.model, &inputs.assessment.target) {
+        (Ok(model), Some(target)) if no_room => storage::way_out(model, target, inputs.snapshot),
+        _ => String::new(),
+    };
+    Some((reason, format!("{error}{hint}")))
 }
 
 fn condition(

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use sizing::hardware::PRODUCT_LABEL;
 use sizing::{Ask, Hardware, Model, Objective};
 use spec::{
-    AUTO_QUANT, ConfigMapKeyRef, CpuFallback, HardwareName, HuggingFace, KimiModelSpec, QuantFrom,
-    SecretKeyRef, Serving, Storage, WhenDeleted,
+    AUTO_QUANT, AccessMode, ConfigMapKeyRef, CpuFallback, EngineUpdate, HardwareName, HuggingFace,
+    KimiModelSpec, QuantFrom, Rollout, SecretKeyRef, Serving, Storage, Strategy, WhenDeleted,
 };
 
 use super::plan::Reason;
@@ -41,9 +41,15 @@ pub struct ValidModel {
     /// Volumes kept beside the served one; `None` keeps all.
     pub keep_quants: Option<usize>,
     pub when_deleted: WhenDeleted,
+    pub access_mode: AccessMode,
     pub replicas: i32,
     pub port: u16,
     pub api_key: Option<SecretKeyRef>,
+    /// `spec.rollout`'s limits, seconds.
+    pub progress_deadline: Option<u32>,
+    pub max_outage: Option<u32>,
+    pub engine_update: EngineUpdate,
+    pub strategy: Strategy,
     pub suspend: bool,
     pub nodes: Nodes,
 }
@@ -87,6 +93,8 @@ pub enum Execution {
 pub struct Nodes {
     /// Largest memory first, then by name.
     pub matching: Vec<MatchingNode>,
+    /// Some Node, ready or not, has the GPU and advertises it as a resource.
+    pub gpu: bool,
     /// For GPU hardware: product labels seen on any Node.
     pub products_seen: BTreeSet<String>,
 }
@@ -147,6 +155,7 @@ pub fn validate(snapshot: &Snapshot) -> Result<ValidModel, Refusal> {
         source,
         storage,
         serving,
+        rollout,
         suspend,
     } = spec;
     let Storage {
@@ -154,6 +163,7 @@ pub fn validate(snapshot: &Snapshot) -> Result<ValidModel, Refusal> {
         headroom,
         keep_quants,
         when_deleted,
+        access_mode,
     } = storage;
     let Serving {
         replicas,
@@ -162,6 +172,12 @@ pub fn validate(snapshot: &Snapshot) -> Result<ValidModel, Refusal> {
         api_key_secret_ref,
         cpu_fallback,
     } = serving;
+    let Rollout {
+        progress_deadline_seconds,
+        max_outage_seconds,
+        engine_update,
+        strategy,
+    } = rollout;
 
     let catalogue = model.as_deref().map(find_model).transpose()?;
     let hardware_row = find_hardware(*hardware)?;
@@ -209,9 +225,14 @@ pub fn validate(snapshot: &Snapshot) -> Result<ValidModel, Refusal> {
         headroom: headroom.as_deref().and_then(spec::parse_quantity),
         keep_quants: keep_quants.map(|keep| usize::try_from(keep).unwrap_or(usize::MAX)),
         when_deleted: *when_deleted,
+        access_mode: *access_mode,
         replicas: *replicas,
         port: *port,
         api_key: api_key_secret_ref.clone(),
+        progress_deadline: *progress_deadline_seconds,
+        max_outage: *max_outage_seconds,
+        engine_update: *engine_update,
+        strategy: *strategy,
         suspend: *suspend,
         nodes,
     })
@@ -439,6 +460,8 @@ fn select_nodes(hardware: &'static Hardware, execution: Execution, nodes: &[Node
     matching.sort_by(|a, b| b.memory.cmp(&a.memory).then_with(|| a.name.cmp(&b.name)));
     Nodes {
         matching,
+        // A Node that restarts is still one that has the GPU.
+        gpu: execution != Execution::Cpu && nodes.iter().any(|node| has_gpu(node) && node.gpus > 0),
         products_seen: nodes.iter().filter_map(product).collect(),
     }
 }

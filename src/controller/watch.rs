@@ -12,7 +12,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
-    Node, NodeSpec, NodeStatus, PersistentVolumeClaim, Pod, PodSpec, Service,
+    Event, Node, NodeSpec, NodeStatus, PersistentVolumeClaim, Pod, PodSpec, Service,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, ListParams};
@@ -42,6 +42,8 @@ pub struct Stores {
     pub services: Store<Service>,
     pub slices: Store<EndpointSlice>,
     pub nodes: Store<Node>,
+    /// Provisioners' failures to provide a volume, which stand nowhere else.
+    pub events: Store<Event>,
 }
 
 impl Stores {
@@ -58,10 +60,12 @@ impl Stores {
             queue,
         };
         let models = watch.models(tasks);
+        let claims = watch.related(tasks, |_: &mut PersistentVolumeClaim| {});
         Self {
             jobs: watch.related(tasks, |_: &mut Job| {}),
             pods: watch.related(tasks, trim_pod),
-            claims: watch.related(tasks, |_: &mut PersistentVolumeClaim| {}),
+            events: watch.provisioning(tasks, claims.clone()),
+            claims,
             deployments: watch.related(tasks, |_: &mut Deployment| {}),
             services: watch.related(tasks, |_: &mut Service| {}),
             // The EndpointSlice controller copies the Service's labels, so the same selector finds the slices.
@@ -82,6 +86,7 @@ impl Stores {
             services,
             slices,
             nodes,
+            events,
         } = self;
         // An error means that the watch task is gone, which its JoinSet reports.
         let _ = models.wait_until_ready().await;
@@ -92,6 +97,7 @@ impl Stores {
         let _ = services.wait_until_ready().await;
         let _ = slices.wait_until_ready().await;
         let _ = nodes.wait_until_ready().await;
+        let _ = events.wait_until_ready().await;
     }
 }
 
@@ -179,6 +185,36 @@ impl Watch<'_> {
             if let Some(object) = logged(&K::kind(&()), seen)
                 && let Some(model) = owner(&object)
             {
+                send(&queue, model);
+            }
+            std::future::ready(())
+        }));
+        reader
+    }
+
+    /// Watches what provisioners say of claims that they cannot provide for; only of claims that are ours does it wake
+    /// anybody.
+    fn provisioning(
+        &self,
+        tasks: &mut JoinSet<()>,
+        claims: Store<PersistentVolumeClaim>,
+    ) -> Store<Event> {
+        let (reader, writer) = store();
+        let queue = self.queue.clone();
+        let failures = watcher::Config::default()
+            .fields("involvedObject.kind=PersistentVolumeClaim,reason=ProvisioningFailed");
+        let stream = watcher(scoped::<Event>(self.client, self.namespace), failures)
+            .default_backoff()
+            .modify(strip)
+            .reflect(writer)
+            .touched_objects();
+        tasks.spawn(stream.for_each(move |seen: watcher::Result<Event>| {
+            let about = logged("Event", seen).and_then(|event| {
+                let object = event.involved_object;
+                let claim = ObjectRef::new(&object.name?).within(&object.namespace?);
+                owner(claims.get(&claim)?.as_ref())
+            });
+            if let Some(model) = about {
                 send(&queue, model);
             }
             std::future::ready(())

@@ -1,25 +1,22 @@
 //! A cluster in memory, small enough to read: it holds real Kubernetes objects, takes built resources the way apply
 //! writes them, and moves Jobs, pods and endpoints on by one tick at a time. It must know no decision.
 
+mod kubelet;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::batch::v1::{Job, JobCondition, JobStatus};
-use k8s_openapi::api::core::v1::{
-    ObjectReference, PersistentVolumeClaim, Pod, PodSpec, PodStatus, Service,
-};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use sizing::Facts;
 
-use super::objects::{
-    argument, bind, end, is_bound, is_ready, keep_identity, label, merged, node, owner, phase,
-    refuse, request, run, set_condition, storage,
-};
+use super::objects::{is_bound, keep_identity, label, merged, node, storage};
 use super::{epoch, settings};
+use crate::controller::Settings;
 use crate::controller::assess::assess;
 use crate::controller::build::ownership::Ownership;
 use crate::controller::build::{DeletedKind, Prepared, Resources, Scale, build};
@@ -29,16 +26,11 @@ use crate::crd::KimiModel;
 use crate::names;
 use crate::snapshot::{ConfigValue, Snapshot};
 
-/// Seconds of one tick.
-const TICK: i64 = 5;
-/// Ticks that a fetch, a load, and a drain take.
-const FETCH: u32 = 4;
-const LOAD: u32 = 2;
-const DRAIN: u32 = 1;
-
 /// The cluster, the hub it can reach, and what the tests watch.
 pub(crate) struct Cluster {
     pub(crate) model: KimiModel,
+    /// The operator's own flags: another image is an upgrade.
+    pub(crate) settings: Settings,
     pub(crate) now: Timestamp,
     pub(crate) nodes: Vec<(String, u64)>,
     /// Facts by quant: the repository's contents.
@@ -51,9 +43,16 @@ pub(crate) struct Cluster {
     pub(crate) outages: u32,
     /// Bytes that a volume must have for a fetch to find room, and whether a volume can be grown.
     pub(crate) room: u64,
+    /// Bytes of the disk behind all volumes.
+    pub(crate) disk: u64,
+    /// The GPU product of every Node, which then advertises one.
+    pub(crate) product: Option<&'static str>,
     pub(crate) expandable: bool,
-    /// Quants whose server ends with an error instead of becoming ready.
+    /// Quants whose server ends with an error instead of becoming ready, and the exit code of that.
     pub(crate) broken: BTreeSet<String>,
+    pub(crate) exit_code: i32,
+    /// True while servers load for ever.
+    pub(crate) stuck: bool,
     pub(crate) jobs: BTreeMap<String, Job>,
     pub(crate) claims: BTreeMap<String, PersistentVolumeClaim>,
     pub(crate) deployments: BTreeMap<String, Deployment>,
@@ -78,6 +77,7 @@ impl Cluster {
     pub(crate) fn new(model: KimiModel, hub: &[&str]) -> Self {
         Self {
             model,
+            settings: settings(),
             now: epoch(),
             nodes: vec![("n1".to_owned(), 32 << 30)],
             hub: hub
@@ -88,8 +88,12 @@ impl Cluster {
             config: ConfigValue::NoConfigMap,
             outages: 0,
             room: 0,
+            disk: u64::MAX,
+            product: None,
             expandable: true,
             broken: BTreeSet::new(),
+            exit_code: 1,
+            stuck: false,
             jobs: BTreeMap::new(),
             claims: BTreeMap::new(),
             deployments: BTreeMap::new(),
@@ -117,6 +121,15 @@ impl Cluster {
             .map(|generation| generation + 1);
     }
 
+    /// Every pod is gone at once, as with its Node.
+    pub(crate) fn lose_pods(&mut self) {
+        self.pods.clear();
+    }
+
+    fn gpus(&self) -> u64 {
+        u64::from(self.product.is_some())
+    }
+
     pub(crate) fn see(&self) -> Snapshot {
         let live = Live {
             jobs: self.jobs.values().cloned().map(Arc::new).collect(),
@@ -124,11 +137,12 @@ impl Cluster {
             claims: self.claims.values().cloned().map(Arc::new).collect(),
             deployments: self.deployments.values().cloned().map(Arc::new).collect(),
             service: self.service.clone().map(Arc::new),
+            events: Vec::new(),
             slices: self.slice().map(Arc::new).into_iter().collect(),
             nodes: self
                 .nodes
                 .iter()
-                .map(|(name, memory)| Arc::new(node(name, *memory)))
+                .map(|(name, memory)| Arc::new(node(name, *memory, self.product)))
                 .collect(),
             models: self.models.clone(),
         };
@@ -141,9 +155,9 @@ impl Cluster {
     /// One reconcile: sees, decides, writes. A death in between leaves the rest unwritten.
     pub(crate) fn reconcile(&mut self) -> Decision {
         let seen = self.see();
-        let assessment = assess(&settings(), &seen).unwrap();
+        let assessment = assess(&self.settings, &seen).unwrap();
         let decision = plan(&assessment, &seen);
-        let resources = build(&settings(), &assessment, &decision, &seen).unwrap();
+        let resources = build(&self.settings, &assessment, &decision, &seen).unwrap();
         let step = format!("{:?}", decision.step)
             .split([' ', '{'])
             .next()
@@ -347,12 +361,14 @@ impl Cluster {
             );
         }
         // What a merge patch wrote is not an apply's to remove.
-        let stopped_at = meta
-            .and_then(|meta| meta.annotations.as_ref())
-            .and_then(|all| all.get(names::ANNOTATION_STOPPED_AT));
-        if let Some(at) = stopped_at {
-            let annotations = deployment.metadata.annotations.get_or_insert_default();
-            annotations.insert(names::ANNOTATION_STOPPED_AT.to_owned(), at.clone());
+        for key in [names::ANNOTATION_STOPPED_AT, names::ANNOTATION_EMPTIED_AT] {
+            let written = meta
+                .and_then(|meta| meta.annotations.as_ref())
+                .and_then(|all| all.get(key));
+            if let Some(at) = written {
+                let annotations = deployment.metadata.annotations.get_or_insert_default();
+                annotations.insert(key.to_owned(), at.clone());
+            }
         }
         if live.as_ref() != Some(&deployment) {
             self.may_write()?;
@@ -370,6 +386,13 @@ impl Cluster {
             Some(at) => annotations.insert(names::ANNOTATION_STOPPED_AT.to_owned(), at.to_string()),
             None => annotations.remove(names::ANNOTATION_STOPPED_AT),
         };
+        match scale.emptied_at {
+            Some(at) => annotations.insert(names::ANNOTATION_EMPTIED_AT.to_owned(), at.to_string()),
+            None => annotations.remove(names::ANNOTATION_EMPTIED_AT),
+        };
+        if let Some(inputs) = &scale.inputs {
+            annotations.insert(names::ANNOTATION_INPUTS.to_owned(), inputs.clone());
+        }
         Some(())
     }
 
@@ -381,302 +404,5 @@ impl Cluster {
             self.service = Some(service);
         }
         Some(())
-    }
-
-    /// Five seconds of everything that is not the operator.
-    pub(crate) fn tick(&mut self) {
-        self.now = self
-            .now
-            .checked_add(SignedDuration::from_secs(TICK))
-            .unwrap();
-        self.end_pods();
-        for name in self.jobs.keys().cloned().collect::<Vec<_>>() {
-            self.run_job(&name);
-        }
-        for name in self.deployments.keys().cloned().collect::<Vec<_>>() {
-            self.run_deployment(&name);
-        }
-        let ready = self.slice().map_or(0, |slice| slice.endpoints.len());
-        self.lit |= ready > 0;
-        if self.lit && ready == 0 {
-            self.dark += 1;
-        }
-    }
-
-    /// Pods whose owner is gone or going end after a drain.
-    fn end_pods(&mut self) {
-        let owners: BTreeSet<String> = self
-            .jobs
-            .values()
-            .filter(|job| {
-                job.metadata.deletion_timestamp.is_none()
-                    && job.spec.as_ref().unwrap().suspend != Some(true)
-            })
-            .filter_map(|job| job.metadata.uid.clone())
-            .chain(
-                self.deployments
-                    .values()
-                    .filter_map(|d| d.metadata.uid.clone()),
-            )
-            .collect();
-        for name in self.pods.keys().cloned().collect::<Vec<_>>() {
-            let pod = self.pods.get_mut(&name).unwrap();
-            let owner = pod.metadata.owner_references.as_ref().unwrap()[0]
-                .uid
-                .clone();
-            if !owners.contains(&owner) && pod.metadata.deletion_timestamp.is_none() {
-                pod.metadata.deletion_timestamp = Some(Time(self.now));
-                self.work.insert(name.clone(), 0);
-            }
-            if self.pods[&name].metadata.deletion_timestamp.is_some() {
-                let drained = self.work.entry(name.clone()).or_default();
-                *drained += 1;
-                if *drained > DRAIN {
-                    self.pods.remove(&name);
-                }
-            }
-        }
-        let pods = &self.pods;
-        self.jobs.retain(|_, job| {
-            let uid = job.metadata.uid.as_deref();
-            let has_pods = pods.values().any(|pod| owner(pod) == uid);
-            job.metadata.deletion_timestamp.is_none() || has_pods
-        });
-    }
-
-    fn run_job(&mut self, name: &str) {
-        let job = self.jobs[name].clone();
-        let spec = job.spec.as_ref().unwrap();
-        let ended = job
-            .status
-            .as_ref()
-            .is_some_and(|status| status.conditions.is_some());
-        if ended || spec.suspend == Some(true) || job.metadata.deletion_timestamp.is_some() {
-            return;
-        }
-        let uid = job.metadata.uid.clone().unwrap();
-        let running = self
-            .pods
-            .iter()
-            .find(|(_, pod)| owner(pod) == Some(&uid) && phase(pod) == "Running");
-        let Some(pod_name) = running.map(|(name, _)| name.clone()) else {
-            let pod_name = self.new_pod(
-                &job.metadata,
-                spec.template.metadata.as_ref(),
-                spec.template.spec.as_ref(),
-            );
-            run(self.pods.get_mut(&pod_name).unwrap(), "n1", self.now);
-            return;
-        };
-        let container = spec.template.spec.as_ref().unwrap().containers[0].clone();
-        let quant = argument(&container.args, "--quant");
-        let outcome = if container.name == "inspect" {
-            Some(self.inspect(&quant))
-        } else {
-            self.fetch(&job.metadata)
-        };
-        let Some((code, message)) = outcome else {
-            return;
-        };
-        end(
-            self.pods.get_mut(&pod_name).unwrap(),
-            code,
-            message.to_string(),
-            self.now,
-        );
-        let word = match code {
-            0 => Some("Complete"),
-            2 => Some("Failed"),
-            _ => None,
-        };
-        if let Some(word) = word {
-            self.finish(name, word);
-        }
-    }
-
-    /// Exit code and report of an inspect pod.
-    fn inspect(&self, quant: &str) -> (i32, serde_json::Value) {
-        match self.hub.get(quant) {
-            Some(facts) => (0, json!({ "facts": facts })),
-            None => {
-                let has: Vec<&str> = self.hub.keys().map(String::as_str).collect();
-                let message = format!(
-                    "the repository has no quant '{quant}'; it has {}",
-                    has.join(", ")
-                );
-                (
-                    2,
-                    json!({"error": {"reason": "QuantNotFound", "message": message}}),
-                )
-            }
-        }
-    }
-
-    /// One tick of a fetch pod: exit code and report once it ends.
-    fn fetch(&mut self, job: &ObjectMeta) -> Option<(i32, serde_json::Value)> {
-        let artifact = label(job, names::LABEL_ARTIFACT).unwrap();
-        let claim = self
-            .claims
-            .get_mut(&names::claim("reader", artifact))
-            .expect("a fetch pod needs its claim");
-        bind(claim);
-        if storage(claim) < self.room {
-            return Some((
-                1,
-                json!({"error": {"reason": "DiskFull", "message": "enlarge the volume (storage.headroom)"}}),
-            ));
-        }
-        let filled = self
-            .filled
-            .entry(claim.metadata.uid.clone().unwrap())
-            .or_default();
-        if self.outages > 0 {
-            self.outages -= 1;
-            return Some((
-                1,
-                json!({"error": {"reason": "HubUnreachable", "message": "the hub does not answer"}}),
-            ));
-        }
-        if *filled < FETCH {
-            *filled += 1;
-            self.fetched += 1;
-            return None;
-        }
-        Some((0, json!({})))
-    }
-
-    fn finish(&mut self, job: &str, word: &str) {
-        let status = JobStatus {
-            conditions: Some(vec![JobCondition {
-                type_: word.to_owned(),
-                status: "True".to_owned(),
-                last_transition_time: Some(Time(self.now)),
-                ..JobCondition::default()
-            }]),
-            completion_time: (word == "Complete").then_some(Time(self.now)),
-            ..JobStatus::default()
-        };
-        self.jobs.get_mut(job).unwrap().status = Some(status);
-    }
-
-    fn run_deployment(&mut self, name: &str) {
-        let deployment = self.deployments[name].clone();
-        let spec = deployment.spec.as_ref().unwrap();
-        let uid = deployment.metadata.uid.clone().unwrap();
-        let mine: Vec<String> = self
-            .pods
-            .iter()
-            .filter(|(_, pod)| {
-                owner(pod) == Some(&uid) && pod.metadata.deletion_timestamp.is_none()
-            })
-            .map(|(name, _)| name.clone())
-            .collect();
-        if spec.replicas == Some(0) {
-            for pod in mine {
-                self.pods.get_mut(&pod).unwrap().metadata.deletion_timestamp = Some(Time(self.now));
-                self.work.insert(pod, 0);
-            }
-            return;
-        }
-        let Some(pod_name) = mine.first() else {
-            self.new_pod(
-                &deployment.metadata,
-                spec.template.metadata.as_ref(),
-                spec.template.spec.as_ref(),
-            );
-            return;
-        };
-        let wanted = request(&self.pods[pod_name]);
-        let used: u64 = self
-            .pods
-            .values()
-            .filter(|pod| phase(pod) == "Running")
-            .map(request)
-            .sum();
-        let now = self.now;
-        let broken = deployment
-            .metadata
-            .annotations
-            .as_ref()
-            .is_some_and(|all| self.broken.contains(&all[names::ANNOTATION_QUANT]));
-        let room = self
-            .nodes
-            .iter()
-            .any(|(_, memory)| used + wanted <= *memory);
-        let pod = self.pods.get_mut(pod_name).unwrap();
-        if phase(pod) == "Pending" {
-            if room {
-                run(pod, "n1", now);
-            } else {
-                refuse(pod, now);
-            }
-            return;
-        }
-        let done = self.work.entry(pod_name.clone()).or_default();
-        *done += 1;
-        if broken {
-            let message =
-                json!({"error": {"reason": "LoadFailed", "message": "tensor blk.0 is not finite"}});
-            end(pod, 1, message.to_string(), now);
-        } else if *done >= LOAD {
-            set_condition(pod, "Ready", "True", None, now);
-        }
-    }
-
-    fn new_pod(
-        &mut self,
-        owner: &ObjectMeta,
-        meta: Option<&ObjectMeta>,
-        spec: Option<&PodSpec>,
-    ) -> String {
-        self.serial += 1;
-        let name = format!("{}-{:04}", owner.name.as_deref().unwrap(), self.serial);
-        let pod = Pod {
-            metadata: ObjectMeta {
-                name: Some(name.clone()),
-                namespace: owner.namespace.clone(),
-                uid: Some(format!("uid-{}", self.serial)),
-                labels: meta.and_then(|meta| meta.labels.clone()),
-                creation_timestamp: Some(Time(self.now)),
-                owner_references: Some(vec![OwnerReference {
-                    uid: owner.uid.clone().unwrap(),
-                    ..OwnerReference::default()
-                }]),
-                ..ObjectMeta::default()
-            },
-            spec: spec.cloned(),
-            status: Some(PodStatus {
-                phase: Some("Pending".to_owned()),
-                ..PodStatus::default()
-            }),
-        };
-        self.pods.insert(name.clone(), pod);
-        name
-    }
-
-    fn slice(&self) -> Option<EndpointSlice> {
-        let selector = self.service.as_ref()?.spec.as_ref()?.selector.clone()?;
-        let selected = |pod: &&Pod| {
-            selector
-                .iter()
-                .all(|(key, value)| label(&pod.metadata, key) == Some(value))
-                && is_ready(pod)
-        };
-        let endpoints = self.pods.values().filter(selected).map(|pod| Endpoint {
-            conditions: Some(EndpointConditions {
-                ready: Some(true),
-                ..EndpointConditions::default()
-            }),
-            target_ref: Some(ObjectReference {
-                kind: Some("Pod".to_owned()),
-                name: pod.metadata.name.clone(),
-                ..ObjectReference::default()
-            }),
-            ..Endpoint::default()
-        });
-        Some(EndpointSlice {
-            endpoints: endpoints.collect(),
-            ..EndpointSlice::default()
-        })
     }
 }

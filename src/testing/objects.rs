@@ -1,6 +1,8 @@
 //! Reading and changing the Kubernetes objects of the cluster in memory: labels, owners, pod states. It must know nothing
 //! about when anything happens.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStatus, Node,
@@ -12,8 +14,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use sizing::hardware::PRODUCT_LABEL;
 
-use crate::names;
+use crate::names::{self, GPU_RESOURCE};
 
 pub(super) fn keep_identity(
     new: &mut ObjectMeta,
@@ -27,15 +30,21 @@ pub(super) fn keep_identity(
         live.map_or_else(|| Some(Time(now)), |live| live.creation_timestamp.clone());
 }
 
-pub(super) fn node(name: &str, memory: u64) -> Node {
+pub(super) fn node(name: &str, memory: u64, product: Option<&str>) -> Node {
+    let mut allocatable = BTreeMap::from([("memory".to_owned(), Quantity(memory.to_string()))]);
+    if product.is_some() {
+        allocatable.insert(GPU_RESOURCE.to_owned(), Quantity("1".to_owned()));
+    }
+    let label = |product: &str| (PRODUCT_LABEL.to_owned(), product.to_owned());
     Node {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
+            labels: product.map(|product| BTreeMap::from([label(product)])),
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec::default()),
         status: Some(NodeStatus {
-            allocatable: Some([("memory".to_owned(), Quantity(memory.to_string()))].into()),
+            allocatable: Some(allocatable),
             conditions: Some(vec![NodeCondition {
                 type_: "Ready".to_owned(),
                 status: "True".to_owned(),
@@ -112,6 +121,17 @@ pub(super) fn request(pod: &Pod) -> u64 {
     memory.filter(|_| server).unwrap_or(0)
 }
 
+/// GPUs requested.
+pub(super) fn gpus(pod: &Pod) -> u64 {
+    let limits = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.containers[0].resources.as_ref()?.limits.as_ref());
+    limits
+        .and_then(|limits| spec::parse_quantity(&limits.get(GPU_RESOURCE)?.0))
+        .unwrap_or(0)
+}
+
 pub(super) fn bind(claim: &mut PersistentVolumeClaim) {
     claim.status.get_or_insert_default().phase = Some("Bound".to_owned());
 }
@@ -159,7 +179,8 @@ pub(super) fn run(pod: &mut Pod, node: &str, now: Timestamp) {
     );
 }
 
-pub(super) fn refuse(pod: &mut Pod, now: Timestamp) {
+/// The scheduler finds no Node, for want of `lack`.
+pub(super) fn refuse(pod: &mut Pod, lack: &str, now: Timestamp) {
     let known = pod
         .status
         .as_ref()
@@ -167,6 +188,8 @@ pub(super) fn refuse(pod: &mut Pod, now: Timestamp) {
         .is_some();
     if !known {
         set_condition(pod, "PodScheduled", "False", Some("Unschedulable"), now);
+        let conditions = pod.status.as_mut().unwrap().conditions.as_mut().unwrap();
+        conditions[0].message = Some(format!("0/1 nodes are available: 1 {lack}."));
     }
 }
 
@@ -190,9 +213,31 @@ pub(super) fn end(pod: &mut Pod, code: i32, message: String, now: Timestamp) {
     );
 }
 
+/// Starts the container of a server again if it has ended.
+pub(super) fn restart(pod: &mut Pod, now: Timestamp) {
+    let statuses = pod.status.as_mut().unwrap().container_statuses.as_mut();
+    let status = &mut statuses.unwrap()[0];
+    if status.state.as_ref().unwrap().terminated.is_none() {
+        return;
+    }
+    status.last_state = status.state.take();
+    status.restart_count += 1;
+    status.state = Some(ContainerState {
+        running: Some(ContainerStateRunning {
+            started_at: Some(Time(now)),
+        }),
+        ..ContainerState::default()
+    });
+}
+
 pub(super) fn set_state(pod: &mut Pod, state: ContainerState) {
-    pod.status.as_mut().unwrap().container_statuses = Some(vec![ContainerStatus {
+    let statuses = &mut pod.status.as_mut().unwrap().container_statuses;
+    let restart_count = statuses
+        .as_ref()
+        .map_or(0, |statuses| statuses[0].restart_count);
+    *statuses = Some(vec![ContainerStatus {
         state: Some(state),
+        restart_count,
         ..ContainerStatus::default()
     }]);
 }
@@ -221,7 +266,6 @@ pub(super) fn set_condition(
         type_: kind.to_owned(),
         status: status.to_owned(),
         reason: reason.map(str::to_owned),
-        message: reason.map(|_| "0/1 nodes are available: 1 Insufficient memory.".to_owned()),
         last_transition_time: Some(Time(now)),
         ..PodCondition::default()
     });

@@ -2,7 +2,8 @@
 //! know no tables: whether a model or a quant exists is decided elsewhere.
 
 use crate::fields::{
-    AUTO_QUANT, ConfigMapKeyRef, HuggingFace, KimiModelSpec, QuantFrom, SecretKeyRef,
+    AUTO_QUANT, AccessMode, ConfigMapKeyRef, HuggingFace, KimiModelSpec, QuantFrom, Rollout,
+    SecretKeyRef,
 };
 use crate::{MAX_NAME, parse_quantity};
 
@@ -26,6 +27,7 @@ pub fn check(spec: &KimiModelSpec) -> Result<(), Violation> {
         source,
         storage,
         serving,
+        rollout,
         suspend: _,
     } = spec;
     if model.is_none() && source.is_none() {
@@ -67,8 +69,13 @@ pub fn check(spec: &KimiModelSpec) -> Result<(), Violation> {
     }
     ensure(
         "spec.serving.replicas",
-        (0..=1).contains(&serving.replicas),
-        "must be 0 or 1",
+        (0..=1000).contains(&serving.replicas),
+        "must be between 0 and 1000",
+    )?;
+    ensure(
+        "spec.serving.replicas",
+        serving.replicas <= 1 || storage.access_mode == AccessMode::ReadWriteMany,
+        "more than one replica needs storage.accessMode ReadWriteMany: one Node mounts any other volume",
     )?;
     ensure(
         "spec.serving.port",
@@ -85,6 +92,29 @@ pub fn check(spec: &KimiModelSpec) -> Result<(), Violation> {
     check_secret(
         "spec.serving.apiKeySecretRef",
         serving.api_key_secret_ref.as_ref(),
+    )?;
+    check_rollout(rollout)
+}
+
+/// Longest deadline or outage, in seconds: a week.
+const MAX_SECONDS: u32 = 604_800;
+
+fn check_rollout(rollout: &Rollout) -> Result<(), Violation> {
+    let Rollout {
+        progress_deadline_seconds,
+        strategy: _,
+        max_outage_seconds,
+        engine_update: _,
+    } = rollout;
+    ensure(
+        "spec.rollout.progressDeadlineSeconds",
+        progress_deadline_seconds.is_none_or(|seconds| (60..=MAX_SECONDS).contains(&seconds)),
+        "must be between 60 and 604800",
+    )?;
+    ensure(
+        "spec.rollout.maxOutageSeconds",
+        max_outage_seconds.is_none_or(|seconds| seconds <= MAX_SECONDS),
+        "must be at most 604800",
     )
 }
 

@@ -176,7 +176,15 @@ mod tests {
             ),
             (
                 "{model: M, quant: Q, hardware: CPU, serving: {replicas: 2}}",
-                "spec.serving.replicas: must be 0 or 1",
+                "spec.serving.replicas: more than one replica needs",
+            ),
+            (
+                "{model: M, quant: Q, hardware: CPU, rollout: {progressDeadlineSeconds: 59}}",
+                "spec.rollout.progressDeadlineSeconds: must be between 60",
+            ),
+            (
+                "{model: M, quant: Q, hardware: CPU, rollout: {maxOutageSeconds: 604801}}",
+                "spec.rollout.maxOutageSeconds: must be at most",
             ),
             (
                 "{quant: auto, hardware: CPU, source: {huggingFace: {repo: a/b}}}",

@@ -23,7 +23,10 @@ pub const DEFAULT_PORT: u16 = 8080;
     {"rule": "has(self.quant) != has(self.quantFrom)",
      "message": "give quant, or quantFrom instead of it"},
     {"rule": "!has(self.quant) || self.quant != 'auto' || has(self.model)",
-     "message": "quant auto chooses from the catalogue: give model, or name the quant"}]))]
+     "message": "quant auto chooses from the catalogue: give model, or name the quant"},
+    {"rule": "!has(self.serving) || !has(self.serving.replicas) || self.serving.replicas <= 1 \
+              || has(self.storage) && has(self.storage.accessMode) && self.storage.accessMode == 'ReadWriteMany'",
+     "message": "more than one replica needs storage.accessMode ReadWriteMany: one Node mounts any other volume"}]))]
 pub struct KimiModelSpec {
     /// A name from the catalogue, such as Kimi-K2-Instruct. Clients may use it as the model's name; without source
     /// it also names the repository.
@@ -69,6 +72,11 @@ pub struct KimiModelSpec {
     #[serde(default)]
     #[schemars(extend("default" = {}))]
     pub serving: Serving,
+
+    /// How a server gives way to the next one after an edit.
+    #[serde(default)]
+    #[schemars(extend("default" = {}))]
+    pub rollout: Rollout,
 
     /// Stop the server and any download, keep the weights. Setting it back continues where things stood.
     #[serde(default)]
@@ -178,6 +186,11 @@ pub struct Storage {
     #[serde(default)]
     #[schemars(extend("default" = "Retain"))]
     pub when_deleted: WhenDeleted,
+
+    /// How Nodes may mount the volume. More than one replica needs ReadWriteMany. Read when the volume is made.
+    #[serde(default)]
+    #[schemars(extend("default" = "ReadWriteOnce"))]
+    pub access_mode: AccessMode,
 }
 
 /// What becomes of the volumes of a KimiModel that is deleted.
@@ -189,14 +202,31 @@ pub enum WhenDeleted {
     Delete,
 }
 
+/// How Nodes may mount a volume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum AccessMode {
+    #[default]
+    ReadWriteOnce,
+    ReadWriteMany,
+}
+
+impl AccessMode {
+    /// The word users write, which is Kubernetes' own.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ReadWriteOnce => "ReadWriteOnce",
+            Self::ReadWriteMany => "ReadWriteMany",
+        }
+    }
+}
+
 /// How the model is served.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(inline, transform = schema::optional_means_absent, extend("x-kubernetes-validations" = [
-    {"rule": "!has(self.replicas) || self.replicas <= 1", "fieldPath": ".replicas",
-     "message": "replicas must be 0 or 1: the weights are on a volume that one Node mounts"}]))]
+#[schemars(inline, transform = schema::optional_means_absent)]
 pub struct Serving {
-    /// Server pods: 1, or 0 to keep the weights without serving them.
+    /// Server pods; 0 keeps the weights without serving them, and more than 1 need storage.accessMode ReadWriteMany.
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 1000), extend("default" = 1))]
     pub replicas: i32,
@@ -240,6 +270,56 @@ pub enum CpuFallback {
     #[default]
     Deny,
     Allow,
+}
+
+/// How a server gives way to the next one after an edit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(inline, transform = schema::optional_means_absent)]
+pub struct Rollout {
+    /// Staged fetches the new weights beside those that serve and switches when they answer. Replace, for a cluster
+    /// without room for both, first stops the old server and deletes its weights: nothing answers until the new ones
+    /// do, and there is no way back.
+    #[serde(default)]
+    #[schemars(extend("default" = "Staged"))]
+    pub strategy: Strategy,
+
+    /// Seconds that a new server has, from its placement on a Node, until it must have passed its self-test; after
+    /// them the old server is kept. Default: 20 minutes and what reading the weights takes at 50 MB/s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 60, max = 604_800), extend("format" = "int32"))]
+    pub progress_deadline_seconds: Option<u32>,
+
+    /// Longest time without a server that an edit may cost, in seconds, where only one server fits. An edit that is
+    /// expected to take longer, or does, is rolled back; 0 never stops a server to make room. Default: no limit but
+    /// progressDeadlineSeconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 604_800), extend("format" = "int32"))]
+    pub max_outage_seconds: Option<u32>,
+
+    /// Whether a new version of the operator or of the worker image replaces servers that run: Automatic, or Manual
+    /// with the next edit that concerns the server. Condition EngineOutdated says when one waits.
+    #[serde(default)]
+    #[schemars(extend("default" = "Manual"))]
+    pub engine_update: EngineUpdate,
+}
+
+/// What becomes of the old weights while new ones are fetched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum Strategy {
+    #[default]
+    Staged,
+    Replace,
+}
+
+/// What a new version of operator or worker does to servers that run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum EngineUpdate {
+    #[default]
+    Manual,
+    Automatic,
 }
 
 fn default_revision() -> String {

@@ -13,8 +13,9 @@ mod schema;
 pub use check::{Violation, check, check_name, check_quant};
 pub use document::{Document, Error, load, load_all};
 pub use fields::{
-    AUTO_QUANT, ConfigMapKeyRef, CpuFallback, DEFAULT_PORT, DEFAULT_REVISION, HuggingFace,
-    KimiModelSpec, QuantFrom, SecretKeyRef, Serving, Source, Storage, WhenDeleted,
+    AUTO_QUANT, AccessMode, ConfigMapKeyRef, CpuFallback, DEFAULT_PORT, DEFAULT_REVISION,
+    EngineUpdate, HuggingFace, KimiModelSpec, QuantFrom, Rollout, SecretKeyRef, Serving, Source,
+    Storage, Strategy, WhenDeleted,
 };
 pub use names::{HardwareName, Objective};
 pub use quantity::{format_bytes, parse_quantity};

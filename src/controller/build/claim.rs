@@ -30,6 +30,11 @@ pub fn build(
     if live.is_some_and(untouchable) || (live.is_none() && decision.step != Step::Fetch) {
         return Ok(None);
     }
+    // A claim's class and access modes cannot change: a live one keeps its own.
+    let modes = live
+        .map(|claim| claim.access_modes.clone())
+        .filter(|modes| !modes.is_empty())
+        .unwrap_or_else(|| vec![model.access_mode.as_str().to_owned()]);
     let (bytes, class) = match live {
         Some(claim) if grows(model, claim, decision) => (
             claim.requested.max(storage_bytes),
@@ -63,7 +68,7 @@ pub fn build(
         annotations.insert(names::ANNOTATION_VERIFIED.to_owned(), verified);
     }
     let served = match &decision.step {
-        Step::Flip { switch } => Some(switch.time),
+        Step::Flip { entry } => Some(entry.time),
         _ => live.and_then(|claim| claim.served),
     };
     if let Some(served) = served {
@@ -75,7 +80,7 @@ pub fn build(
     Ok(Some(PersistentVolumeClaim {
         metadata,
         spec: Some(PersistentVolumeClaimSpec {
-            access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
+            access_modes: Some(modes),
             storage_class_name: class,
             resources: Some(VolumeResourceRequirements {
                 requests: Some([("storage".to_owned(), Quantity(bytes.to_string()))].into()),

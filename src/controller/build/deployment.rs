@@ -1,12 +1,17 @@
 //! The server: one Deployment per (artifact, pod template), so that an edit starts a new one beside the old one instead
 //! of changing it. The template must not depend on Nodes, on status or on time.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{
-    ContainerPort, HTTPGetAction, Lifecycle, LifecycleHandler, PodTemplateSpec, Probe, SleepAction,
+    Container, ContainerPort, HTTPGetAction, Lifecycle, LifecycleHandler, PodTemplateSpec, Probe,
+    SleepAction,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
+use spec::{AccessMode, KimiModelSpec, Objective, Rollout, Serving, Storage};
 
 use super::super::assess::Target;
 use super::super::validate::ValidModel;
@@ -23,10 +28,6 @@ const MANIFEST: &str = "/models/kimi-manifest.json";
 const DRAIN_SECONDS: i64 = 3600;
 /// How long endpoints are given to forget a pod before it is told to stop.
 const PRE_STOP_SECONDS: i64 = 5;
-/// Loading is expected to be at least this fast, in bytes per second: a spinning disk, or a busy network volume.
-const SLOWEST_LOAD: u64 = 50_000_000;
-/// Image pull, scheduling and self-test, in seconds.
-const START_ALLOWANCE: u64 = 1200;
 
 /// The pod template without the workload label, which is its own hash.
 #[must_use]
@@ -36,16 +37,23 @@ pub fn template(
     artifact: &str,
     context: u64,
     memory_request: u64,
+    gpu: bool,
 ) -> PodTemplateSpec {
-    let requests = [
+    let mut requests = vec![
         ("cpu", "250m".to_owned()),
         ("memory", memory_request.to_string()),
     ];
+    let mut limits = Vec::new();
+    if gpu {
+        // An extended resource is requested whole, with a limit that equals the request.
+        requests.push((names::GPU_RESOURCE, "1".to_owned()));
+        limits.push((names::GPU_RESOURCE, "1".to_owned()));
+    }
     let mut container = pod::container(
         settings,
         CONTAINER,
         args(model, context),
-        pod::resources(&requests, &[]),
+        pod::resources(&requests, &limits),
     );
     container.env = Some(vec![
         pod::env("QUANT_TYPE", &model.source.quant),
@@ -82,7 +90,12 @@ pub fn template(
         pod::mount_secret(&mut pod, pod::api_key(secret));
     }
     pod::place(&mut pod, model, Vec::new());
-    pod::keep_together(&mut pod, &model.name, artifact);
+    if gpu {
+        pod::require_product(&mut pod, model);
+    }
+    if model.access_mode == AccessMode::ReadWriteOnce {
+        pod::keep_together(&mut pod, &model.name, artifact);
+    }
     let mut labels = names::component_labels(&model.name, Component::Server);
     labels.insert(names::LABEL_ARTIFACT.to_owned(), artifact.to_owned());
     PodTemplateSpec {
@@ -92,6 +105,16 @@ pub fn template(
         }),
         spec: Some(pod),
     }
+}
+
+/// Whether a server's container requests a GPU.
+#[must_use]
+pub fn requests_gpu(container: &Container) -> bool {
+    let limits = container
+        .resources
+        .as_ref()
+        .and_then(|resources| resources.limits.as_ref());
+    limits.is_some_and(|limits| limits.contains_key(names::GPU_RESOURCE))
 }
 
 /// The workload id of a template, and the template with that id as a label.
@@ -114,9 +137,87 @@ pub fn identify(
     Ok((id, template))
 }
 
-/// The target's Deployment.
+/// Flags whose values come from the spec and from nothing else, in every version of the operator.
+const SHOWN: [&str; 3] = ["--alias", "--ctx-size", "--api-key-file"];
+
+/// What a server's arguments show of the spec.
 #[must_use]
-pub fn build(model: &ValidModel, target: &Target) -> Deployment {
+pub fn shown(args: &[String]) -> Vec<String> {
+    let flags = args.iter().zip(args.iter().skip(1));
+    flags
+        .filter(|(flag, _)| SHOWN.contains(&flag.as_str()))
+        .map(|(flag, value)| format!("{flag} {value}"))
+        .collect()
+}
+
+/// Hash of the words of a spec that reach the server's pod beside its artifact. Words at their default are left out, so
+/// that a field which a later version adds changes no hash; a field counts unless it is reset here.
+///
+/// # Errors
+/// When the spec cannot be written as JSON, which is a bug.
+pub fn inputs(spec: &KimiModelSpec) -> Result<String, Error> {
+    let blank = KimiModelSpec {
+        model: None,
+        quant: None,
+        quant_from: None,
+        hardware: spec.hardware,
+        objective: Objective::default(),
+        memory: None,
+        source: None,
+        storage: Storage::default(),
+        serving: Serving::default(),
+        rollout: Rollout::default(),
+        suspend: false,
+    };
+    let words = KimiModelSpec {
+        quant: None,
+        quant_from: None,
+        objective: blank.objective,
+        source: None,
+        storage: Storage {
+            access_mode: spec.storage.access_mode,
+            ..Storage::default()
+        },
+        rollout: Rollout::default(),
+        suspend: false,
+        serving: Serving {
+            replicas: blank.serving.replicas,
+            port: blank.serving.port,
+            ..spec.serving.clone()
+        },
+        ..spec.clone()
+    };
+    let value = |spec: &KimiModelSpec| {
+        serde_json::to_value(spec).map_err(|source| Error {
+            what: "spec",
+            source,
+        })
+    };
+    let mut lines = BTreeSet::from([format!("hardware={}", spec.hardware)]);
+    leaves("", &value(&words)?, Some(&value(&blank)?), &mut lines);
+    let lines: Vec<String> = lines.into_iter().collect();
+    Ok(names::short_hash(&lines.join("\n")))
+}
+
+/// Every leaf of `value` that differs from `default`, with its path.
+fn leaves(path: &str, value: &Value, default: Option<&Value>, lines: &mut BTreeSet<String>) {
+    match value {
+        _ if Some(value) == default => {}
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let default = default.and_then(|default| default.get(key));
+                leaves(&format!("{path}.{key}"), value, default, lines);
+            }
+        }
+        leaf => {
+            lines.insert(format!("{path}={leaf}"));
+        }
+    }
+}
+
+/// The target's Deployment around a rendered template.
+#[must_use]
+pub fn build(model: &ValidModel, target: &Target, template: &PodTemplateSpec) -> Deployment {
     let mut metadata = super::metadata(
         model,
         names::deployment(&model.name, &target.workload),
@@ -125,16 +226,21 @@ pub fn build(model: &ValidModel, target: &Target) -> Deployment {
     let labels = metadata.labels.get_or_insert_default();
     labels.insert(names::LABEL_ARTIFACT.to_owned(), target.artifact.clone());
     labels.insert(names::LABEL_WORKLOAD.to_owned(), target.workload.clone());
-    metadata.annotations.get_or_insert_default().insert(
+    let annotations = metadata.annotations.get_or_insert_default();
+    annotations.insert(
         names::ANNOTATION_QUANT.to_owned(),
         target.facts.quant.clone(),
     );
+    annotations.insert(names::ANNOTATION_INPUTS.to_owned(), target.inputs.clone());
     Deployment {
         metadata,
         spec: Some(DeploymentSpec {
             replicas: Some(model.replicas),
             revision_history_limit: Some(0),
-            progress_deadline_seconds: Some(progress_deadline_seconds(target.facts.bytes)),
+            // The planner keeps this deadline; here it is only said to people and kstatus.
+            progress_deadline_seconds: Some(
+                i32::try_from(target.deadline_seconds).unwrap_or(i32::MAX),
+            ),
             // The template of a Deployment never changes; Recreate says so to whoever edits it by hand.
             strategy: Some(DeploymentStrategy {
                 type_: Some("Recreate".to_owned()),
@@ -144,16 +250,11 @@ pub fn build(model: &ValidModel, target: &Target) -> Deployment {
                 match_labels: Some(super::service::selector(&model.name, &target.workload)),
                 match_expressions: None,
             },
-            template: target.template.clone(),
+            template: template.clone(),
             ..DeploymentSpec::default()
         }),
         status: None,
     }
-}
-
-/// Only a hint for people and kstatus: nothing is stopped when it passes.
-fn progress_deadline_seconds(bytes: u64) -> i32 {
-    i32::try_from(START_ALLOWANCE + bytes / SLOWEST_LOAD).unwrap_or(i32::MAX)
 }
 
 fn args(model: &ValidModel, context: u64) -> Vec<String> {

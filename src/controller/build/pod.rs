@@ -189,14 +189,6 @@ pub(super) fn resources(
 
 /// Places a pod on these hostnames, where given, and rather on Nodes of the model's GPU, whose place the CPU takes.
 pub(super) fn place(pod: &mut PodSpec, model: &ValidModel, hostnames: Vec<String>) {
-    let one_of = |key: &str, values: Vec<String>| NodeSelectorTerm {
-        match_expressions: Some(vec![NodeSelectorRequirement {
-            key: key.to_owned(),
-            operator: "In".to_owned(),
-            values: Some(values),
-        }]),
-        match_fields: None,
-    };
     let mut affinity = NodeAffinity::default();
     if !model.hardware.is_cpu() {
         let products = model
@@ -224,6 +216,30 @@ pub(super) fn place(pod: &mut PodSpec, model: &ValidModel, hostnames: Vec<String
     }
     if affinity != NodeAffinity::default() {
         pod.affinity.get_or_insert_default().node_affinity = Some(affinity);
+    }
+}
+
+/// Only Nodes of the model's GPU: a pod that holds a GPU must hold the one that was planned for.
+pub(super) fn require_product(pod: &mut PodSpec, model: &ValidModel) {
+    let products = model.hardware.node_labels.iter();
+    let affinity = pod.affinity.get_or_insert_default();
+    let affinity = affinity.node_affinity.get_or_insert_default();
+    affinity.required_during_scheduling_ignored_during_execution = Some(NodeSelector {
+        node_selector_terms: vec![one_of(
+            PRODUCT_LABEL,
+            products.map(|label| (*label).to_owned()).collect(),
+        )],
+    });
+}
+
+fn one_of(key: &str, values: Vec<String>) -> NodeSelectorTerm {
+    NodeSelectorTerm {
+        match_expressions: Some(vec![NodeSelectorRequirement {
+            key: key.to_owned(),
+            operator: "In".to_owned(),
+            values: Some(values),
+        }]),
+        match_fields: None,
     }
 }
 

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::super::assess::Target;
-use super::super::plan::{Decision, Step};
+use super::super::plan::{Decision, Step, history};
 use super::super::validate::ValidModel;
 use super::Error;
 use crate::names::{self, Component};
@@ -28,20 +28,47 @@ pub fn build(
         Some(service) => service.selected.as_deref(),
         None => snapshot.active().map(|active| active.id.as_str()),
     };
-    let (selected, switch) = match (&decision.step, target) {
-        (Step::Flip { switch }, Some(target)) => (target.workload.as_str(), Some(switch)),
-        _ => (
-            kept.unwrap_or(names::NO_WORKLOAD),
-            live.and_then(|service| service.last_switch.as_ref()),
-        ),
-    };
     let mut metadata = super::metadata(model, model.name.clone(), Component::Server);
-    if let Some(switch) = switch {
-        let text = super::json("last switch", switch)?;
-        metadata
-            .annotations
-            .get_or_insert_default()
-            .insert(names::ANNOTATION_SWITCH.to_owned(), text);
+    let mut note = |key: &str, text: String| {
+        let annotations = metadata.annotations.get_or_insert_default();
+        annotations.insert(key.to_owned(), text);
+    };
+    let mut selected = kept.unwrap_or(names::NO_WORKLOAD);
+    let mut switch = live.and_then(|service| service.last_switch.clone());
+    let mut entries = live.map_or_else(Vec::new, |service| service.history.clone());
+    let mut given_up = live.and_then(|service| service.given_up.as_ref());
+    match (&decision.step, target) {
+        (Step::Flip { entry }, Some(target)) => {
+            selected = target.workload.as_str();
+            switch = Some(entry.into());
+            entries = history::with(entry, &entries);
+            given_up = None;
+        }
+        (Step::GiveUp { record, entry }, _) => {
+            entries = history::with(entry, &entries);
+            given_up = Some(record);
+        }
+        // What serves is what was asked for: whatever was given up before may be tried again.
+        (Step::Serving, _) if given_up.is_some() => {
+            given_up = None;
+            note(
+                names::ANNOTATION_GIVEN_UP,
+                names::NOTHING_GIVEN_UP.to_owned(),
+            );
+        }
+        _ => {}
+    }
+    if let Some(switch) = &switch {
+        note(
+            names::ANNOTATION_SWITCH,
+            super::json("last switch", switch)?,
+        );
+    }
+    if !entries.is_empty() {
+        note(names::ANNOTATION_HISTORY, super::json("history", &entries)?);
+    }
+    if let Some(record) = given_up {
+        note(names::ANNOTATION_GIVEN_UP, super::json("rollback", record)?);
     }
     Ok(Service {
         metadata,

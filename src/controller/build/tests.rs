@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Settings, build};
 use crate::controller::assess::{Assessment, Target, assess};
 use crate::controller::plan::{Decision, Reason, Step};
-use crate::crd::LastSwitch;
+use crate::crd::{HistoryEntry, Outcome};
 use crate::names;
 use crate::snapshot::{Claim, JobKind, JobPhase, JobState, Snapshot};
 use crate::testing::{self, MINIMAL};
@@ -75,15 +75,18 @@ fn render(settings: &Settings, spec: &str) -> String {
     let mut snapshot = inspected(spec);
     let assessment = assess(settings, &snapshot).unwrap();
     let target = assessment.target.clone().unwrap();
-    let switch = LastSwitch {
+    let entry = HistoryEntry {
+        time: testing::epoch(),
         from: None,
         to: target.facts.quant,
-        time: testing::epoch(),
+        outcome: Outcome::Switched,
+        reason: "Deployed".to_owned(),
+        bytes_fetched: 9_000_000,
         outage_seconds: 0,
     };
     let mut text =
         "# Written by the tests of src/controller/build; update with UPDATE_GOLDEN=1.\n".to_owned();
-    for step in [Step::Inspect, Step::Fetch, Step::Flip { switch }] {
+    for step in [Step::Inspect, Step::Fetch, Step::Flip { entry }] {
         let last = matches!(step, Step::Flip { .. });
         let resources = build(settings, &assessment, &decision(step), &snapshot).unwrap();
         resources
@@ -149,8 +152,16 @@ fn assessed(spec: &str, change: impl FnOnce(&mut Snapshot)) -> Assessment {
 #[test]
 fn nodes_roll_no_server() {
     for spec in [MINIMAL, FULL] {
-        let workload = |change: fn(&mut Snapshot)| assessed(spec, change).target.unwrap().workload;
-        let before = workload(|_| ());
+        let before = assessed(spec, |_| ()).target.unwrap().workload;
+        let workload = |change: fn(&mut Snapshot)| {
+            let running = |s: &mut Snapshot| {
+                let mut running = testing::workload(&before, "Q4_K_M", true);
+                running.gpu = spec == FULL;
+                s.workloads.push(running);
+                change(s);
+            };
+            assessed(spec, running).target.unwrap().workload
+        };
         assert_eq!(before, workload(|s| s.nodes.clear()));
         assert_eq!(before, workload(|s| s.nodes[2].memory *= 4));
         assert_eq!(
@@ -227,9 +238,14 @@ fn placement() {
     .unwrap();
     let deployment = serde_json::to_string(&resources.deployments[0]).unwrap();
     assert!(!deployment.contains(".host\"") && deployment.contains("Tesla-T4"));
+    assert!(deployment.contains("\"nvidia.com/gpu\":\"1\""));
+    let mut without = inspected(FULL);
+    without.nodes.iter_mut().for_each(|node| node.gpus = 0);
+    let target = testing::assessed(&without).target.unwrap();
+    let template = serde_json::to_string(&target.template).unwrap();
     assert!(
-        !deployment.contains("\"nvidia.com/gpu\":"),
-        "no GPU is requested while none is used"
+        !template.contains("\"nvidia.com/gpu\":"),
+        "a GPU that no Node advertises is not requested"
     );
 }
 

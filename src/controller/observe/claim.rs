@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::ResourceExt;
 use sizing::Facts;
 
+use super::super::pods;
 use super::{Live, annotation, created, label};
 use crate::names;
 use crate::snapshot::{Claim, Holder};
@@ -49,6 +50,11 @@ pub(super) fn observe(
             .map_or(Holder::Nobody, |name| Holder::Other(name.clone())),
         None => Holder::Nobody,
     };
+    let bound = claim
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        == Some("Bound");
     let mut owners = meta.owner_references.iter().flatten();
     Some(Claim {
         name: claim.name_any(),
@@ -72,11 +78,9 @@ pub(super) fn observe(
             .and_then(|quantity| spec::parse_quantity(&quantity.0))
             .unwrap_or(0),
         storage_class: spec.storage_class_name.clone(),
-        bound: claim
-            .status
-            .as_ref()
-            .and_then(|status| status.phase.as_deref())
-            == Some("Bound"),
+        access_modes: spec.access_modes.clone().unwrap_or_default(),
+        refused: pods::provisioner_said(&live.events, &meta.uid).filter(|_| !bound),
+        bound,
         deleting: meta.deletion_timestamp.is_some(),
         created: created(meta, now),
     })

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use spec::format_bytes;
 
-use super::{Decision, ROOM_PATIENCE, Reason, Step};
+use super::{Decision, ROOM_PATIENCE, Reason, Step, storage};
 use crate::controller::assess::{Assessment, Target};
 use crate::controller::validate::ValidModel;
 use crate::names;
@@ -68,17 +68,20 @@ pub(super) fn inspect(
     )
 }
 
-/// Step 7: the artifact is not on its volume yet. `committed`: the target's Deployment exists already.
+/// Step 8: the artifact is not on its volume yet. `mounted`: a pod of the target holds the volume already.
 pub(super) fn artifact(
     model: &ValidModel,
     target: &Target,
     snapshot: &Snapshot,
-    committed: bool,
+    mounted: bool,
 ) -> Option<Decision> {
     let claim = snapshot.claim(&target.artifact);
+    if let Some(refusal) = claim.and_then(|claim| storage::unchangeable(model, claim)) {
+        return Some(refusal);
+    }
     let verified = names::verified_value(&target.facts);
     if claim.is_some_and(|claim| {
-        claim.verified.as_deref() == Some(&verified) && (committed || !claim.deleting)
+        claim.verified.as_deref() == Some(&verified) && (mounted || !claim.deleting)
     }) {
         return None;
     }
@@ -91,6 +94,9 @@ pub(super) fn artifact(
             Reason::FetchPending,
             message,
         ));
+    }
+    if let Some(decision) = storage::free(model, target, snapshot) {
+        return Some(no_node(model, target).unwrap_or(decision));
     }
     let (Some(claim), Some(job)) = (claim, snapshot.fetch_job(&target.artifact)) else {
         return Some(no_node(model, target).unwrap_or_else(|| {
@@ -109,7 +115,9 @@ pub(super) fn artifact(
         Step::WaitFetch,
         Reason::FetchFailed,
     ) {
-        return Some(decision);
+        return Some(storage::insufficient(
+            model, target, snapshot, claim, decision,
+        ));
     }
     Some(match job.phase {
         // A Job older than its claim filled an earlier one.
@@ -127,7 +135,9 @@ pub(super) fn artifact(
         ),
         JobPhase::Active | JobPhase::Failed { .. } => {
             let message = format!("downloading {}", format_bytes(target.facts.bytes));
-            waiting(job, Step::WaitFetch, Reason::Downloading, message).every(PROGRESS_INTERVAL)
+            let decision = waiting(job, Step::WaitFetch, Reason::Downloading, message)
+                .every(PROGRESS_INTERVAL);
+            storage::insufficient(model, target, snapshot, claim, decision)
         }
     })
 }
@@ -207,7 +217,7 @@ fn waiting(job: &JobState, step: Step, reason: Reason, message: String) -> Decis
     if let Some(blocked) = &job.blocked {
         let reason = match blocked.cause {
             BlockedCause::Unschedulable => Reason::Unschedulable,
-            BlockedCause::Container => Reason::PodBlocked,
+            BlockedCause::Container | BlockedCause::Refused => Reason::PodBlocked,
         };
         return Decision::new(step, reason, blocked.message.clone())
             .stalled(true)

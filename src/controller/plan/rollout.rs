@@ -1,14 +1,16 @@
 //! The planner's checks from a verified artifact to an endpoint that leads to it alone: start beside the old server, or
 //! in its place where only one fits, then flip, settle and drain. It must know nothing about Jobs and volumes.
 
+use jiff::SignedDuration;
+
 use crate::controller::assess::Target;
 use crate::controller::validate::ValidModel;
-use crate::crd::LastSwitch;
-use crate::snapshot::{BlockedCause, ServerPod, Snapshot, Workload};
+use crate::names;
+use crate::snapshot::{Blocked, BlockedCause, ServerPod, Snapshot, Workload};
 
-use super::{Decision, ROOM_PATIENCE, Reason, Step};
+use super::{Decision, ROOM_PATIENCE, Reason, Step, history, rollback};
 
-/// Steps 8 and 9: the target's Deployment and its pod.
+/// Steps 9 and 10: the target's Deployment and its pod.
 pub(super) fn start(
     model: &ValidModel,
     target: &Target,
@@ -24,45 +26,55 @@ pub(super) fn start(
         let message = format!("waiting for an earlier Deployment {} to go", workload.name);
         return Some(Decision::new(Step::WaitReady, Reason::Starting, message));
     }
-    if model.replicas == 0 || workload.ready_pods() > 0 {
+    if model.replicas == 0 || takes_over(model, snapshot, workload) {
         return None;
     }
-    let old = snapshot.active().filter(|active| active.id != workload.id);
+    let Some(old) = rollback::fallback(target, snapshot) else {
+        return Some(not_ready(model, target, snapshot, workload, None));
+    };
+    let given_up = rollback::give_up(model, target, snapshot, workload, old);
+    Some(given_up.unwrap_or_else(|| {
+        let decision = not_ready(model, target, snapshot, workload, Some(old));
+        match rollback::next_limit(model, target, workload, old) {
+            Some(at) => decision.by(at, snapshot.now),
+            None => decision,
+        }
+    }))
+}
+
+/// Whether the pods that are ready are enough: all that were asked for, or some where the others wait for the room that
+/// the old server leaves, or where this one is selected already.
+fn takes_over(model: &ValidModel, snapshot: &Snapshot, workload: &Workload) -> bool {
+    let ready = workload.ready_pods();
+    let all = usize::try_from(model.replicas).is_ok_and(|wanted| ready >= wanted);
+    let selected = snapshot
+        .active()
+        .is_some_and(|active| active.id == workload.id);
+    let waits = workload.refused.is_some() || workload.pods.iter().any(|pod| pod.blocked.is_some());
+    ready > 0 && (all || selected || waits)
+}
+
+/// What the target's pod waits for, and what is done about it.
+fn not_ready(
+    model: &ValidModel,
+    target: &Target,
+    snapshot: &Snapshot,
+    workload: &Workload,
+    old: Option<&Workload>,
+) -> Decision {
+    let quant = &target.facts.quant;
     let pods = || workload.pods.iter().filter(|pod| !pod.terminating);
-    if let Some(blocked) = pods().find_map(|pod| pod.blocked.as_ref()) {
-        let waited = snapshot.now.duration_since(blocked.since);
-        return Some(match (blocked.cause, old) {
-            (BlockedCause::Container, _) => {
-                Decision::new(Step::WaitReady, Reason::PodBlocked, blocked.message.clone())
-                    .stalled(true)
-            }
-            (BlockedCause::Unschedulable, Some(old)) if old.replicas == 0 => {
-                let message = format!(
-                    "the server with {} ends its streams to make room",
-                    old.quant
-                );
-                Decision::new(Step::WaitReady, Reason::MakingRoom, message)
-            }
-            (BlockedCause::Unschedulable, Some(old)) if holds_room(model, target, old) => {
-                let message = format!(
-                    "no room for {quant} beside {}: {}",
-                    old.quant, blocked.message
-                );
-                if waited >= ROOM_PATIENCE {
-                    Decision::new(Step::StopOld, Reason::MakingRoom, message)
-                } else {
-                    Decision::new(Step::WaitReady, Reason::Unschedulable, message)
-                        .after(ROOM_PATIENCE - waited)
-                }
-            }
-            (BlockedCause::Unschedulable, _) => Decision::new(
-                Step::WaitReady,
-                Reason::Unschedulable,
-                blocked.message.clone(),
-            )
-            .stalled(waited >= ROOM_PATIENCE)
-            .after(ROOM_PATIENCE),
-        });
+    let blocked = pods().find_map(|pod| pod.blocked.as_ref()).or(workload
+        .refused
+        .as_ref()
+        .filter(|_| pods().next().is_none()));
+    if let Some(blocked) = blocked {
+        return if wants_room(blocked) {
+            no_room(model, target, snapshot, blocked, old)
+        } else {
+            Decision::new(Step::WaitReady, Reason::PodBlocked, blocked.message.clone())
+                .stalled(true)
+        };
     }
     if let Some((failure, pod)) =
         pods().find_map(|pod| pod.failure.as_ref().map(|failure| (failure, pod)))
@@ -73,20 +85,78 @@ pub(super) fn start(
             pod.name,
             pod.restarts.saturating_add(1)
         );
-        return Some(
-            Decision::new(
-                Step::WaitReady,
-                Reason::Reported(failure.reason.clone()),
-                message,
-            )
-            .stalled(!pod.runs_again()),
-        );
+        return Decision::new(
+            Step::WaitReady,
+            Reason::Reported(failure.reason.clone()),
+            message,
+        )
+        .stalled(!pod.runs_again());
     }
     if let Some(pod) = pods().find(|pod| pod.restarts > 0) {
-        return Some(crashed(pod));
+        return crashed(pod);
     }
     let message = format!("{quant} loads and tests itself");
-    Some(Decision::new(Step::WaitReady, Reason::Loading, message))
+    Decision::new(Step::WaitReady, Reason::Loading, message)
+}
+
+/// Whether what blocks a pod is a lack of room, which stopping another server may end.
+fn wants_room(blocked: &Blocked) -> bool {
+    match blocked.cause {
+        BlockedCause::Unschedulable => true,
+        BlockedCause::Refused => blocked.message.contains("exceeded quota"),
+        BlockedCause::Container => false,
+    }
+}
+
+/// The target's pod finds no room: it waits for some, or the old server is stopped for it.
+fn no_room(
+    model: &ValidModel,
+    target: &Target,
+    snapshot: &Snapshot,
+    blocked: &Blocked,
+    old: Option<&Workload>,
+) -> Decision {
+    let quant = &target.facts.quant;
+    let waited = snapshot.now.duration_since(blocked.since);
+    match old {
+        Some(old) if old.replicas == 0 => {
+            let message = format!(
+                "the server with {} ends its streams to make room",
+                old.quant
+            );
+            let step = if old.pods.is_empty() && old.emptied_at.is_none() {
+                Step::NoteEmpty
+            } else {
+                Step::WaitReady
+            };
+            Decision::new(step, Reason::MakingRoom, message)
+        }
+        Some(old) if frees_room(model, target, blocked, old) => {
+            let message = format!(
+                "no room for {quant} beside {}: {}",
+                old.quant, blocked.message
+            );
+            let patience = if holds_the_gpu(blocked, old) {
+                SignedDuration::ZERO
+            } else {
+                ROOM_PATIENCE
+            };
+            if waited >= patience {
+                rollback::outage_refused(model, target, snapshot, old)
+                    .unwrap_or_else(|| Decision::new(Step::StopOld, Reason::MakingRoom, message))
+            } else {
+                Decision::new(Step::WaitReady, Reason::Unschedulable, message)
+                    .after(ROOM_PATIENCE - waited)
+            }
+        }
+        _ => Decision::new(
+            Step::WaitReady,
+            Reason::Unschedulable,
+            blocked.message.clone(),
+        )
+        .stalled(waited >= ROOM_PATIENCE)
+        .after(ROOM_PATIENCE),
+    }
 }
 
 fn crashed(pod: &ServerPod) -> Decision {
@@ -97,22 +167,33 @@ fn crashed(pod: &ServerPod) -> Decision {
     Decision::new(Step::WaitReady, Reason::StartFailed, message).stalled(!pod.runs_again())
 }
 
-/// Whether stopping `old` can make room: one of its pods is on a Node where the target's pod could be. Otherwise an
-/// outage would buy nothing.
-fn holds_room(model: &ValidModel, target: &Target, old: &Workload) -> bool {
-    old.pods
-        .iter()
-        .filter_map(|pod| pod.node.as_deref())
-        .any(|name| {
-            model
-                .nodes
-                .matching
-                .iter()
-                .any(|node| node.name == name && node.memory >= target.memory_request)
-        })
+/// Whether the scheduler names what `old` holds. A GPU is held or free: waiting for it to shrink is no use.
+fn holds_the_gpu(blocked: &Blocked, old: &Workload) -> bool {
+    let lacks = format!("Insufficient {}", names::GPU_RESOURCE);
+    old.gpu && blocked.message.contains(&lacks)
 }
 
-/// Steps 10 to 12: the endpoint, once the target is ready.
+/// Whether stopping `old` can make room. Otherwise an outage would buy nothing. It does where
+///
+/// - a quota counts both servers;
+/// - one of its pods is on a Node where the target's pod could be;
+/// - it holds the very volume that the target's pod needs: one Node mounts it, so a pod beside the old one shares it,
+///   and a pod that must go to another Node has to wait until the old one has let go.
+fn frees_room(model: &ValidModel, target: &Target, blocked: &Blocked, old: &Workload) -> bool {
+    let could_take = |name: &str| {
+        let mut nodes = model.nodes.matching.iter();
+        nodes.any(|node| node.name == name && node.memory >= target.memory_request)
+    };
+    blocked.cause == BlockedCause::Refused
+        || old.artifact == target.artifact
+        || old
+            .pods
+            .iter()
+            .filter_map(|pod| pod.node.as_deref())
+            .any(could_take)
+}
+
+/// Steps 11 to 13: the endpoint, once the target is ready.
 pub(super) fn switch(model: &ValidModel, target: &Target, snapshot: &Snapshot) -> Option<Decision> {
     let to = &target.facts.quant;
     let service = snapshot.service.as_ref();
@@ -120,19 +201,10 @@ pub(super) fn switch(model: &ValidModel, target: &Target, snapshot: &Snapshot) -
         let old = snapshot
             .active()
             .filter(|active| active.id != target.workload);
-        let stopped_at = old
-            .filter(|old| old.replicas == 0)
-            .and_then(|old| old.stopped_at);
-        let switch = LastSwitch {
-            from: old.map(|old| old.quant.clone()),
-            to: to.clone(),
-            time: snapshot.now,
-            outage_seconds: stopped_at
-                .map_or(0, |at| snapshot.now.duration_since(at).as_secs().max(0)),
-        };
+        let entry = history::switched(target, snapshot, old);
         let message = format!("{to} passed its self-test: the endpoint moves to it");
         return Some(Decision::new(
-            Step::Flip { switch },
+            Step::Flip { entry },
             Reason::Switching,
             message,
         ));

@@ -1,17 +1,17 @@
 //! One table: for each observed state, the step and its reason. Each row differs from a serving model (or an empty
 //! cluster) by what stands in it, and rows with two troubles pin which check comes first.
 
+mod rollback;
+
 use jiff::SignedDuration;
 use sizing::facts::Failure;
 
 use super::{Decision, Step, plan};
 use crate::controller::assess::Target;
-use crate::names;
 use crate::snapshot::{
-    Blocked, BlockedCause, Claim, JobKind, JobPhase, JobState, ServerPod, ServiceState, Snapshot,
-    Workload,
+    Blocked, BlockedCause, Claim, JobKind, JobPhase, JobState, ServiceState, Snapshot,
 };
-use crate::testing::{self, MINIMAL};
+use crate::testing::{self, MINIMAL, pod, workload};
 
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 
@@ -30,37 +30,6 @@ fn job(kind: JobKind, inputs: &str, phase: JobPhase) -> JobState {
         facts: None,
         blocked: None,
         progress: None,
-    }
-}
-
-fn pod(ready: bool) -> ServerPod {
-    ServerPod {
-        name: "pod".to_owned(),
-        node: Some("n1".to_owned()),
-        ready,
-        terminating: false,
-        blocked: None,
-        failure: None,
-        restarts: 0,
-        started: None,
-        ended: None,
-        ready_since: None,
-    }
-}
-
-fn workload(id: &str, quant: &str, ready: bool) -> Workload {
-    Workload {
-        name: names::deployment("reader", id),
-        uid: format!("uid-{id}"),
-        id: id.to_owned(),
-        artifact: names::artifact_id(&testing::facts(quant)),
-        quant: quant.to_owned(),
-        replicas: 1,
-        stopped_at: None,
-        deleting: false,
-        created: testing::epoch(),
-        pods: vec![pod(ready)],
-        ready_endpoints: usize::from(ready),
     }
 }
 
@@ -90,6 +59,8 @@ fn serving() -> (Snapshot, Target) {
         selected: Some(target.workload.clone()),
         foreign_endpoints: 0,
         last_switch: None,
+        history: Vec::new(),
+        given_up: None,
     });
     (snapshot, target)
 }
@@ -99,6 +70,7 @@ fn switching(target_ready: bool) -> (Snapshot, Target) {
     let (mut snapshot, target) = serving();
     snapshot.workloads[0].pods[0].ready = target_ready;
     snapshot.workloads.push(workload("0ld", "Q5_0", true));
+    snapshot.claims.push(claim("Q5_0", "earlier"));
     snapshot.service.as_mut().unwrap().selected = Some("0ld".to_owned());
     (snapshot, target)
 }
@@ -542,23 +514,24 @@ fn starting_and_room() {
 #[test]
 fn the_endpoint() {
     let decision = check(switching(true), |_| (), "Flip", "Switching");
-    let Step::Flip { switch } = decision.step else {
+    let Step::Flip { entry } = decision.step else {
         panic!("{decision:?}")
     };
     assert_eq!(
         (
-            switch.from.as_deref(),
-            switch.to.as_str(),
-            switch.outage_seconds
+            entry.from.as_deref(),
+            entry.to.as_str(),
+            entry.reason.as_str(),
+            entry.outage_seconds
         ),
-        (Some("Q5_0"), "Q4_K_M", 0)
+        (Some("Q5_0"), "Q4_K_M", "QuantEdited", 0)
     );
     let stopped = |s: &mut Snapshot| {
         s.workloads[1].replicas = 0;
         s.workloads[1].stopped_at = Some(at(s, SignedDuration::from_secs(42)));
     };
     let decision = check(switching(true), stopped, "Flip", "Switching");
-    assert!(matches!(decision.step, Step::Flip { switch } if switch.outage_seconds == 42));
+    assert!(matches!(decision.step, Step::Flip { entry } if entry.outage_seconds == 42));
     let flipped = || {
         let (mut snapshot, target) = switching(true);
         snapshot.service.as_mut().unwrap().selected = Some(target.workload.clone());

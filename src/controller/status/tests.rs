@@ -9,7 +9,7 @@ use super::super::build::{Applied, Resources};
 use super::super::plan::plan;
 use super::super::progress::{Progress, State};
 use super::figures::share;
-use super::{Inputs, differs, status};
+use super::{Inputs, differs, events, status};
 use crate::crd::KimiModelStatus;
 use crate::snapshot::Snapshot;
 use crate::testing::cluster::Cluster;
@@ -309,4 +309,40 @@ fn progress_is_a_few_words() {
     ] {
         assert_eq!(share(&progress), words);
     }
+}
+
+/// What `kubectl describe` tells of a deploy, an edit, a bad quant and weights that cannot serve: each once.
+#[test]
+fn events_tell_each_step_once() {
+    let mut cluster = Cluster::new(testing::model(MINIMAL), &["Q4_K_M", "Q8_0", "Q5_0"]);
+    let mut last: Option<KimiModelStatus> = None;
+    let mut told = |cluster: &mut Cluster| {
+        let mut reasons = Vec::new();
+        for _ in 0..60 {
+            let status = show(&cluster.see(), last.as_ref());
+            reasons.extend(
+                events::news(last.as_ref(), &status)
+                    .into_iter()
+                    .map(|event| event.reason),
+            );
+            last = Some(status);
+            cluster.reconcile();
+            cluster.tick();
+        }
+        // Each of its tries may say the same.
+        reasons.dedup();
+        reasons
+    };
+    assert_eq!(told(&mut cluster), ["Planned", "Staged", "Switched"]);
+    assert!(told(&mut cluster).is_empty());
+    cluster.edit(|spec| spec.quant = Some("Q8_0".to_owned()));
+    assert_eq!(told(&mut cluster), ["Planned", "Staged", "Switched"]);
+    cluster.edit(|spec| spec.quant = Some("Q9_X".to_owned()));
+    assert_eq!(told(&mut cluster), ["QuantNotFound"]);
+    cluster.broken.insert("Q5_0".to_owned());
+    cluster.edit(|spec| spec.quant = Some("Q5_0".to_owned()));
+    assert_eq!(
+        told(&mut cluster),
+        ["Planned", "Staged", "LoadFailed", "RolledBack"]
+    );
 }
