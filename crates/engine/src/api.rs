@@ -5,7 +5,7 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -14,7 +14,9 @@ use std::{
 use sizing::CacheType;
 use tokio::sync::mpsc;
 
-use crate::{ChatMessage, Error, Template, Tokenizer};
+use crate::{
+    AnswerFormat, ChatMessage, Constraint, Error, Status, Template, Tokenizer, constraint::Grammars,
+};
 
 /// How to load a model.
 #[derive(Debug, Clone)]
@@ -145,6 +147,8 @@ pub struct Info {
     pub architecture: String,
     /// The quantisation that most bytes of the file are in, as its file type says: `Q4_K_M`.
     pub quant: String,
+    /// `tokenizer.chat_template`, as it is.
+    pub chat_template: Option<String>,
     /// Tokens of context per slot.
     pub context: u32,
     /// Tokens of context the model was trained for.
@@ -225,23 +229,61 @@ pub struct Request {
     pub sampling: Sampling,
     /// Text that ends the generation; it is not sent.
     pub stop: Vec<String>,
+    /// What the answer must look like.
+    pub constraint: Option<Constraint>,
+    /// Report how likely each token of the answer was, beside so many likeliest ones.
+    pub logprobs: Option<u32>,
+    /// Report the same of the prompt's tokens, which takes them all through the model: none of the
+    /// KV cache of an earlier request is used. Without effect unless `logprobs` is set.
+    pub prompt_logprobs: bool,
     /// Where the answer goes. A full channel makes this request wait, not the others.
     pub events: mpsc::Sender<Event>,
 }
 
-/// What a request hears, in order: tokens, then exactly one `Done` or `Error`.
+impl Request {
+    /// A request for an answer of any length, with everything else as it is by default.
+    pub fn new(tokens: Vec<u32>, events: mpsc::Sender<Event>) -> Self {
+        Self {
+            tokens,
+            max_tokens: None,
+            sampling: Sampling::default(),
+            stop: Vec::new(),
+            constraint: None,
+            logprobs: None,
+            prompt_logprobs: false,
+            events,
+        }
+    }
+}
+
+/// How likely the model held a token, as natural logarithms of probabilities before bias, penalties,
+/// constraint and temperature.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Logprobs {
+    /// Of the token itself.
+    pub logprob: f32,
+    /// The likeliest tokens, likeliest first.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// What a request hears, in order: the prompt where it was asked for, tokens, then exactly one `Done`
+/// or `Error`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// One more token. `text` holds whole characters only: it is empty while a character or a
-    /// possible stop string is unfinished, and a held text may come with the id of a later token or
-    /// with a repeated id, so count tokens by [`Usage`]. A special token comes alone, with its name
-    /// as text (`<|tool_call_begin|>`): [`Tokenizer::is_special`] tells it from ordinary text that
-    /// looks alike. The token that ends the answer is not sent.
+    /// The next tokens of the prompt, from its second one on: nothing predicts the first.
+    Prompt(Vec<Logprobs>),
+    /// One more token. `text` holds the characters it completes, none while one is unfinished; a
+    /// last unfinished one may come as U+FFFD with a repeated id, so count tokens by [`Usage`].
+    /// Tokens that may belong to a stop string come late or not at all. A special token comes alone,
+    /// with its name as text (`<|tool_call_begin|>`): [`Tokenizer::is_special`] tells it from
+    /// ordinary text that looks alike. The token that ends the answer is not sent.
     Token {
         /// Token id.
         id: u32,
         /// Whole characters.
         text: String,
+        /// How likely it was, where asked for.
+        logprobs: Option<Logprobs>,
     },
     /// The generation ended well.
     Done {
@@ -251,6 +293,8 @@ pub enum Event {
         usage: Usage,
         /// Time spent.
         timings: Timings,
+        /// The token that ended the answer, where one did and logprobs were asked for.
+        end: Option<(u32, Logprobs)>,
     },
     /// The request cannot be served; the text says what to change.
     Error(String),
@@ -305,6 +349,8 @@ pub struct Handle {
     tokenizer: Arc<Tokenizer>,
     template: Arc<Template>,
     info: Arc<Info>,
+    status: Arc<Status>,
+    grammars: Arc<OnceLock<Result<Grammars, String>>>,
 }
 
 impl Handle {
@@ -319,7 +365,9 @@ impl Handle {
             requests,
             tokenizer,
             template,
+            status: Arc::new(Status::new(info.slots)),
             info,
+            grammars: Arc::default(),
         }
     }
 
@@ -334,6 +382,30 @@ impl Handle {
                 mpsc::error::TrySendError::Full(_) => SubmitError::Busy,
                 mpsc::error::TrySendError::Closed(_) => SubmitError::Stopped,
             })
+    }
+
+    /// Queues a request as soon as the queue has room.
+    ///
+    /// # Errors
+    /// [`SubmitError::Stopped`] when the engine ended.
+    pub async fn submit_when_free(&self, request: Request) -> Result<(), SubmitError> {
+        let sent = self.requests.send(request).await;
+        sent.map_err(|_| SubmitError::Stopped)
+    }
+
+    /// Makes a constraint. The first one builds a table of the whole vocabulary, and a large schema
+    /// takes as long as its size says, so this is not for threads that must not block.
+    ///
+    /// # Errors
+    /// [`Error::Constraint`] when the format asks for what cannot be guaranteed.
+    pub fn constraint(&self, format: &AnswerFormat) -> Result<Constraint, Error> {
+        let grammars = self
+            .grammars
+            .get_or_init(|| Grammars::new(&self.tokenizer).map_err(|error| error.to_string()));
+        match grammars {
+            Ok(grammars) => grammars.constraint(format),
+            Err(words) => Err(Error::Constraint(words.clone())),
+        }
     }
 
     /// The prompt of a conversation as tokens; `tools` is the JSON text of the declared tools, in the
@@ -364,5 +436,15 @@ impl Handle {
     /// What is being served.
     pub fn info(&self) -> &Info {
         &self.info
+    }
+
+    /// What the slots are doing.
+    pub fn status(&self) -> &Arc<Status> {
+        &self.status
+    }
+
+    /// Requests that wait for a slot.
+    pub fn waiting(&self) -> usize {
+        self.status.waiting() + self.requests.max_capacity() - self.requests.capacity()
     }
 }

@@ -49,11 +49,18 @@ impl Engine {
             .collect::<Result<Vec<_>, _>>()?;
         let (sender, requests) = mpsc::channel(QUEUE);
         let stop = Arc::new(AtomicBool::new(false));
+        let handle = Handle::new(
+            sender,
+            Arc::clone(&loaded.tokenizer),
+            Arc::clone(&loaded.template),
+            Arc::clone(&loaded.info),
+        );
         let scheduler = Scheduler {
             model: Arc::clone(&loaded.model),
             tokenizer: Arc::clone(&loaded.tokenizer),
             requests,
             progress,
+            status: Arc::clone(handle.status()),
             stop: Arc::clone(&stop),
         };
         let failed = |error: std::io::Error| Error::Resources(format!("engine thread: {error}"));
@@ -65,12 +72,6 @@ impl Engine {
             .name("engine".to_owned())
             .spawn(move || scheduler.run(caches, &runtime))
             .map_err(failed)?;
-        let handle = Handle::new(
-            sender,
-            Arc::clone(&loaded.tokenizer),
-            Arc::clone(&loaded.template),
-            Arc::clone(&loaded.info),
-        );
         Ok((
             Self {
                 loaded,

@@ -109,6 +109,9 @@ pub enum Error {
     /// The chat template in the file is broken or refused the conversation.
     #[error("the chat template cannot render this conversation: {0}")]
     Template(String),
+    /// An answer cannot be held to the format asked for.
+    #[error("the answer cannot be held to this format: {0}")]
+    Constraint(String),
     /// Threads or memory could not be had.
     #[error("cannot start: {0}")]
     Resources(String),
@@ -137,6 +140,7 @@ impl Error {
             | Self::Options(_)
             | Self::Tokenizer(_)
             | Self::Template(_)
+            | Self::Constraint(_)
             | Self::Resources(_)
             | Self::Text(_) => "LoadFailed",
         }

@@ -9,17 +9,31 @@ use std::{
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
 use crate::{
-    Event, FinishReason, Request, Timings, Tokenizer, Usage,
-    answer::Answer,
+    Constraint, Event, FinishReason, Logprobs, Request, SlotStatus, Timings, Tokenizer, Usage,
+    answer::{Answer, Piece},
+    logprobs::logprobs,
     model::{Logits, Model},
     sampler::Sampler,
     scheduler::{Slot, common},
 };
 
+/// Tokens of a prompt whose logits are all wanted that go through the model together: a row of
+/// logits each, 40 MiB for Kimi's vocabulary.
+const SCORED_BATCH: usize = 64;
+
 /// A request under way.
 pub(crate) struct Job {
     prompt: Vec<u32>,
     max_tokens: Option<u32>,
+    /// Likeliest tokens to report with each token.
+    logprobs: Option<u32>,
+    /// Whether the prompt's tokens are reported too.
+    prompt_logprobs: bool,
+    /// Tokens of the prompt whose successors are reported.
+    scored: usize,
+    /// What the last token was, where it ended the answer and is reported.
+    end: Option<(u32, Logprobs)>,
+    constraint: Option<Constraint>,
     events: Sender<Event>,
     sampler: Sampler,
     answer: Answer,
@@ -61,8 +75,14 @@ impl Job {
             max_tokens,
             sampling,
             stop,
+            mut constraint,
+            logprobs,
+            prompt_logprobs,
             events,
         } = request;
+        if let Some(constraint) = &mut constraint {
+            constraint.begin(&tokens);
+        }
         Self {
             sampler: Sampler::new(sampling, &tokens),
             answer: Answer::new(stop),
@@ -75,8 +95,23 @@ impl Job {
             timings: Timings::default(),
             prompt: tokens,
             max_tokens,
+            logprobs,
+            prompt_logprobs: prompt_logprobs && logprobs.is_some(),
+            scored: 0,
+            end: None,
+            constraint,
             events,
             arrived,
+        }
+    }
+
+    /// What there is to say of the slot that has this request.
+    pub(crate) fn status(&self) -> SlotStatus {
+        SlotStatus {
+            is_busy: true,
+            prompt_tokens: self.usage.prompt_tokens,
+            cached_tokens: 0,
+            generated_tokens: self.usage.completion_tokens,
         }
     }
 
@@ -108,6 +143,10 @@ impl Job {
             Phase::New | Phase::Over => (Vec::new(), Logits::None),
             Phase::Prefill => {
                 let rest = &self.prompt[cached..];
+                if self.prompt_logprobs {
+                    let most = most.min(SCORED_BATCH);
+                    return (rest[..rest.len().min(most)].to_vec(), Logits::From(0));
+                }
                 let batch = &rest[..rest.len().min(most)];
                 let is_last = batch.len() == rest.len();
                 let logits = if is_last { Logits::Last } else { Logits::None };
@@ -120,14 +159,19 @@ impl Job {
     /// Takes what a pass of the model computed for [`Job::next`] and decides how to go on.
     pub(crate) fn take(
         &mut self,
-        logits: Vec<f32>,
+        mut logits: Vec<f32>,
         time: Duration,
         tokenizer: &Tokenizer,
         slot: &Slot,
     ) -> Step {
         match self.phase {
             Phase::New | Phase::Over => {}
-            Phase::Prefill => self.timings.prefill += time,
+            Phase::Prefill => {
+                self.timings.prefill += time;
+                if self.prompt_logprobs {
+                    logits = self.score(logits, slot.cache.len());
+                }
+            }
             Phase::Decode(_) => self.timings.decode += time,
         }
         if !logits.is_empty() {
@@ -174,37 +218,89 @@ impl Job {
             let vocab = model.vocab();
             return self.fail(format!("token id {id} is beyond the vocabulary of {vocab}"));
         }
-        if self.prompt.len() >= capacity {
+        // One that only reads its prompt needs no room for an answer.
+        let is_reading = self.max_tokens == Some(0);
+        if self.prompt.len() + usize::from(!is_reading) > capacity {
             return self.fail(format!(
                 "the prompt has {} tokens, which leaves no room for an answer in the context of \
                  {capacity}; shorten it or serve the model with a longer context",
                 self.prompt.len()
             ));
         }
-        if self.max_tokens == Some(0) {
+        if is_reading && !self.prompt_logprobs {
             return self.finish(FinishReason::Length);
         }
         // The last token of the prompt is always computed: its logits choose the first of the answer.
-        let kept = common(&slot.tokens, &self.prompt).min(self.prompt.len() - 1);
+        let kept = if self.prompt_logprobs {
+            0
+        } else {
+            common(&slot.tokens, &self.prompt).min(self.prompt.len() - 1)
+        };
         slot.cache.truncate(kept);
         slot.tokens.truncate(kept);
         self.usage.cached_tokens = u32::try_from(kept).unwrap_or(u32::MAX);
         self.phase = Phase::Prefill;
     }
 
+    /// Reports the prompt's tokens that `logits` predict: a row each for those up to `end` that are not
+    /// reported yet. Gives back the row that predicts the first token of the answer, once there is one.
+    fn score(&mut self, mut logits: Vec<f32>, end: usize) -> Vec<f32> {
+        let vocab = logits.len() / (end - self.scored).max(1);
+        let rows = logits.chunks_exact(vocab.max(1));
+        let top = self.logprobs.unwrap_or_default();
+        let scored: Vec<Logprobs> = rows
+            .zip(&self.prompt[self.scored + 1..])
+            .map(|(logits, token)| logprobs(logits, *token, top))
+            .collect();
+        if !scored.is_empty() {
+            self.unsent.push_back(Event::Prompt(scored));
+        }
+        self.scored = end;
+        if end < self.prompt.len() {
+            return Vec::new();
+        }
+        if self.max_tokens == Some(0) {
+            self.finish(FinishReason::Length);
+            return Vec::new();
+        }
+        logits.split_off(logits.len() - vocab)
+    }
+
     /// Takes the next token from logits and decides how to go on.
     fn choose(&mut self, mut logits: Vec<f32>, tokenizer: &Tokenizer, slot: &Slot) {
+        // Sampling changes the logits, and what is reported is the model's own opinion.
+        let unchanged = self.logprobs.map(|_| logits.clone());
+        let masked = match &mut self.constraint {
+            Some(constraint) => constraint.mask(&mut logits),
+            None => Ok(()),
+        };
+        if let Err(error) = masked {
+            return self.fail(error.to_string());
+        }
         let Some(token) = self.sampler.sample(&mut logits) else {
             return self
                 .fail("the model computed no finite logits; its file is damaged, fetch it again");
         };
+        let reported = self
+            .logprobs
+            .zip(unchanged)
+            .map(|(top, logits)| logprobs(&logits, token, top));
         self.usage.completion_tokens += 1;
         if tokenizer.is_stop(token) {
+            self.end = reported.map(|logprobs| (token, logprobs));
             return self.finish(FinishReason::Stop);
         }
-        let step = self.answer.push(token, tokenizer);
+        let is_over = match &mut self.constraint {
+            Some(constraint) => constraint.accept(token),
+            None => Ok(false),
+        };
+        let is_over = match is_over {
+            Ok(is_over) => is_over,
+            Err(error) => return self.fail(error.to_string()),
+        };
+        let step = self.answer.push(token, reported, tokenizer);
         self.send(step.pieces);
-        if step.stopped {
+        if step.stopped || is_over {
             return self.finish(FinishReason::Stop);
         }
         let is_enough = self
@@ -216,12 +312,11 @@ impl Job {
         self.phase = Phase::Decode(token);
     }
 
-    fn send(&mut self, pieces: Vec<(u32, String)>) {
-        self.unsent.extend(
-            pieces
-                .into_iter()
-                .map(|(id, text)| Event::Token { id, text }),
-        );
+    fn send(&mut self, pieces: Vec<Piece>) {
+        self.unsent.extend(pieces.into_iter().map(|piece| {
+            let Piece { id, text, logprobs } = piece;
+            Event::Token { id, text, logprobs }
+        }));
     }
 
     fn finish(&mut self, reason: FinishReason) {
@@ -231,6 +326,7 @@ impl Job {
             reason,
             usage: self.usage,
             timings: self.timings,
+            end: self.end.take(),
         });
         self.phase = Phase::Over;
     }

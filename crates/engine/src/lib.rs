@@ -13,6 +13,7 @@ mod bench;
 mod chat;
 mod compare;
 mod config;
+mod constraint;
 mod engine;
 mod error;
 mod eval;
@@ -21,6 +22,7 @@ mod file_type;
 mod job;
 mod kv_cache;
 mod load;
+mod logprobs;
 mod memory;
 mod model;
 mod moe;
@@ -30,6 +32,7 @@ mod rope;
 mod sampler;
 mod scheduler;
 mod selftest;
+mod status;
 mod template;
 #[cfg(test)]
 mod testing;
@@ -38,12 +41,13 @@ pub mod tokenizer;
 mod weights;
 
 pub use api::{
-    Compat, Event, FinishReason, Handle, Info, Options, Progress, Request, Sampling, SubmitError,
-    Timings, Usage,
+    Compat, Event, FinishReason, Handle, Info, Logprobs, Options, Progress, Request, Sampling,
+    SubmitError, Timings, Usage,
 };
 pub use bench::{Bench, Work};
 pub use chat::{ChatMessage, ToolCall};
 pub use compare::{TensorComparison, TensorError, TextComparison, compare_tensors, compare_text};
+pub use constraint::{AnswerFormat, CallableTool, Constraint};
 pub use engine::Engine;
 pub use error::Error;
 pub use eval::{Distance, Judged, Position, Reference, Window, evaluate, reference};
@@ -52,5 +56,6 @@ pub use memory::limit as memory_limit;
 pub use perplexity::{Perplexity, perplexity};
 pub use selftest::{SelfTest, SelfTestError};
 pub use sizing::CacheType;
+pub use status::{SlotStatus, Status};
 pub use template::Template;
 pub use tokenizer::Tokenizer;

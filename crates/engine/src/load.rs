@@ -80,6 +80,7 @@ pub(crate) fn load(options: &Options, progress: &Arc<Progress>) -> Result<Loaded
             .or_else(|| weights.main_dtype().map(gguf::Dtype::name))
             .unwrap_or("unknown")
             .to_owned(),
+        chat_template: chat_template(metadata)?.map(str::to_owned),
         context,
         trained_context: model.trained_context(),
         vocab: u32::try_from(tokenizer.vocab()).unwrap_or(u32::MAX),

@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::mpsc::{self, error::TryRecvError};
 
 use crate::{
-    Progress, Request, Tokenizer,
+    Progress, Request, SlotStatus, Status, Tokenizer,
     job::{Job, Step},
     kv_cache::KvCache,
     model::{BATCH, Logits, Model, Turn},
@@ -39,6 +39,7 @@ pub(crate) struct Scheduler {
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) progress: Arc<Progress>,
+    pub(crate) status: Arc<Status>,
     pub(crate) stop: Arc<AtomicBool>,
 }
 
@@ -49,6 +50,8 @@ pub(crate) struct Slot {
     /// Tokens in the cache.
     pub(crate) tokens: Vec<u32>,
     job: Option<Job>,
+    /// The number of the last request that had it; 0 before the first.
+    used: u64,
 }
 
 impl Slot {
@@ -57,20 +60,25 @@ impl Slot {
             cache,
             tokens: Vec::new(),
             job: None,
+            used: 0,
         }
     }
 }
 
 impl Scheduler {
-    /// Serves as many requests at a time as there are caches, until told to stop or until no handle is left and all requests are answered.
+    /// Serves as many requests at a time as there are caches, until told to stop or until no handle is
+    /// left and all requests are answered.
     pub(crate) fn run(mut self, caches: Vec<KvCache>, runtime: &tokio::runtime::Runtime) {
         let mut slots: Vec<Slot> = caches.into_iter().map(Slot::new).collect();
         let mut waiting = VecDeque::new();
+        let mut admitted = 0;
         let mut open = true;
         while !self.stop.load(Ordering::Relaxed) {
             self.progress.touch();
             open &= self.take_requests(&mut waiting);
-            admit(&mut waiting, &mut slots);
+            admit(&mut waiting, &mut slots, &mut admitted);
+            self.status.set_waiting(waiting.len());
+            self.tell(&slots);
 
             if slots.iter().all(|slot| slot.job.is_none()) {
                 if !open {
@@ -103,6 +111,25 @@ impl Scheduler {
             }
         }
         true
+    }
+
+    /// Shows what the slots are doing.
+    fn tell(&self, slots: &[Slot]) {
+        for (at, slot) in slots.iter().enumerate() {
+            let cached_tokens = u32::try_from(slot.tokens.len()).unwrap_or(u32::MAX);
+            let now = match &slot.job {
+                Some(job) => SlotStatus {
+                    cached_tokens,
+                    ..job.status()
+                },
+                None => SlotStatus {
+                    is_busy: false,
+                    cached_tokens,
+                    ..self.status.slot(at)
+                },
+            };
+            self.status.set_slot(at, now);
+        }
     }
 
     /// One pass of the model for every job that has tokens for it: one of an answer, or a share of
@@ -161,22 +188,31 @@ fn prompt_room(reading: usize, jobs: usize) -> usize {
     (most / reading.max(1)).max(1)
 }
 
-/// Gives waiting requests to free slots, each to the one whose cache begins most like its prompt;
-/// among equals the one with the least in its cache, which others can miss most easily.
-fn admit(waiting: &mut VecDeque<(Instant, Request)>, slots: &mut [Slot]) {
+/// Gives waiting requests to free slots.
+fn admit(waiting: &mut VecDeque<(Instant, Request)>, slots: &mut [Slot], admitted: &mut u64) {
     waiting.retain(|(_, request)| !request.events.is_closed());
     while let Some((arrived, request)) = waiting.pop_front() {
-        let fitness = |slot: &Slot| {
-            let alike = common(&slot.tokens, &request.tokens);
-            (alike, std::cmp::Reverse(slot.tokens.len()))
-        };
-        let free = slots.iter_mut().filter(|slot| slot.job.is_none());
-        let Some(slot) = free.max_by_key(|slot| fitness(slot)) else {
+        // Among equals `max_by_key` takes the last, so that this takes the first.
+        let free = slots.iter_mut().rev().filter(|slot| slot.job.is_none());
+        let Some(slot) = free.max_by_key(|slot| fitness(&slot.tokens, slot.used, &request.tokens))
+        else {
             waiting.push_front((arrived, request));
             return;
         };
+        *admitted += 1;
+        slot.used = *admitted;
         slot.job = Some(Job::new(request, arrived));
     }
+}
+
+/// How well a prompt goes into a slot whose cache holds `tokens` and whose last request was number
+/// `used`. Best is the cache that begins most like the prompt, if more of it can be kept than is thrown
+/// away; a few words that all conversations begin with must not cost somebody a long one. Else the
+/// slot that nobody has come back to for longest.
+fn fitness(tokens: &[u32], used: u64, prompt: &[u32]) -> (usize, std::cmp::Reverse<u64>) {
+    let alike = common(tokens, prompt);
+    let kept = if 2 * alike > tokens.len() { alike } else { 0 };
+    (kept, std::cmp::Reverse(used))
 }
 
 /// Tokens at the beginning of both.
@@ -199,5 +235,34 @@ mod tests {
         ] {
             assert_eq!(prompt_room(reading, jobs), each, "{reading} of {jobs}");
         }
+    }
+
+    /// Which of the slots, given as (tokens, used), gets the prompt.
+    fn chosen(slots: &[(&[u32], u64)], prompt: &[u32]) -> usize {
+        let fitness = |at: &usize| fitness(slots[*at].0, slots[*at].1, prompt);
+        (0..slots.len())
+            .rev()
+            .max_by_key(fitness)
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn a_conversation_goes_on_in_its_slot() {
+        let slots: [(&[u32], u64); 3] = [(&[1, 2, 3, 4], 3), (&[1, 2, 9], 2), (&[], 0)];
+        assert_eq!(chosen(&slots, &[1, 2, 3, 4, 5]), 0);
+        assert_eq!(chosen(&slots, &[1, 2, 9, 9]), 1);
+        // The end of the answer before was rendered otherwise.
+        assert_eq!(chosen(&slots, &[1, 2, 3, 7]), 0);
+    }
+
+    #[test]
+    fn a_new_conversation_goes_where_least_is_lost() {
+        let long: Vec<u32> = (0..100).collect();
+        let slots: [(&[u32], u64); 3] = [(&long, 1), (&[0, 1, 50], 2), (&[7], 3)];
+        assert_eq!(chosen(&slots, &[0, 1, 60]), 1, "two of three are kept");
+        assert_eq!(chosen(&slots[..1], &[0, 1, 60]), 0, "there is no other");
+        assert_eq!(chosen(&slots, &[8]), 0, "the oldest");
+        let slots: [(&[u32], u64); 2] = [(&long, 1), (&[], 0)];
+        assert_eq!(chosen(&slots, &[0, 1, 60]), 1, "an unused one first");
     }
 }

@@ -8,8 +8,8 @@ use std::{
 };
 
 use engine::{
-    ChatMessage, Engine, Error, Event, FinishReason, Handle, Options, Progress, Request, Sampling,
-    SubmitError, Timings, Usage,
+    AnswerFormat, CallableTool, ChatMessage, Engine, Error, Event, FinishReason, Handle, Logprobs,
+    Options, Progress, Request, Sampling, SubmitError, Timings, Usage,
 };
 use tokio::sync::mpsc;
 
@@ -32,11 +32,9 @@ fn start(slots: usize) -> (Engine, Handle) {
 fn request(tokens: Vec<u32>) -> (Request, mpsc::Receiver<Event>) {
     let (events, receiver) = mpsc::channel(1024);
     let request = Request {
-        tokens,
         max_tokens: Some(64),
         sampling: Sampling::greedy(),
-        stop: Vec::new(),
-        events,
+        ..Request::new(tokens, events)
     };
     (request, receiver)
 }
@@ -54,47 +52,49 @@ struct Heard {
     end: Result<FinishReason, String>,
     usage: Usage,
     timings: Timings,
+    /// Of the prompt from its second token on, and of the answer with the token that ended it.
+    logprobs: (Vec<Logprobs>, Vec<(u32, Logprobs)>),
 }
 
 fn listen(mut receiver: mpsc::Receiver<Event>) -> Heard {
-    let mut text = String::new();
+    let mut heard = Heard {
+        text: String::new(),
+        end: Err("the events ended without an end".to_owned()),
+        usage: Usage::default(),
+        timings: Timings::default(),
+        logprobs: (Vec::new(), Vec::new()),
+    };
     while let Some(event) = receiver.blocking_recv() {
         match event {
-            Event::Token { text: more, .. } => text.push_str(&more),
+            Event::Prompt(logprobs) => heard.logprobs.0.extend(logprobs),
+            Event::Token { id, text, logprobs } => {
+                heard.text.push_str(&text);
+                heard.logprobs.1.extend(logprobs.map(|found| (id, found)));
+                continue;
+            }
             Event::Done {
                 reason,
                 usage,
                 timings,
+                end,
             } => {
-                assert_eq!(
-                    receiver.blocking_recv(),
-                    None,
-                    "nothing comes after the end"
-                );
-                return Heard {
-                    text,
-                    end: Ok(reason),
-                    usage,
-                    timings,
-                };
+                heard.logprobs.1.extend(end);
+                heard.end = Ok(reason);
+                (heard.usage, heard.timings) = (usage, timings);
+                break;
             }
             Event::Error(words) => {
-                assert_eq!(
-                    receiver.blocking_recv(),
-                    None,
-                    "nothing comes after the end"
-                );
-                let (usage, timings) = (Usage::default(), Timings::default());
-                return Heard {
-                    text,
-                    end: Err(words),
-                    usage,
-                    timings,
-                };
+                heard.end = Err(words);
+                break;
             }
         }
     }
-    panic!("the events ended without an end");
+    assert_eq!(
+        receiver.blocking_recv(),
+        None,
+        "nothing comes after the end"
+    );
+    heard
 }
 
 fn ask(handle: &Handle, tokens: Vec<u32>, change: impl FnOnce(&mut Request)) -> Heard {
@@ -242,6 +242,139 @@ fn answers_end_where_they_are_told_to() {
 }
 
 #[test]
+fn logprobs_are_the_models_own_opinion() {
+    let (_engine, handle) = start(1);
+    let question = question(&handle, "Who built the ark?");
+    let asked = |change: &dyn Fn(&mut Request)| {
+        ask(&handle, question.clone(), |request| {
+            request.logprobs = Some(3);
+            change(request);
+        })
+    };
+    let plain = asked(&|_| ());
+    let tokens = handle.tokenizer().encode_ordinary("Noah built the ark.");
+    let ids: Vec<u32> = plain.logprobs.1.iter().map(|(id, _)| *id).collect();
+    let (end, answer) = ids.split_last().unwrap();
+    assert_eq!(answer, tokens);
+    assert!(handle.tokenizer().is_stop(*end));
+    for (id, found) in &plain.logprobs.1 {
+        // Greedy: the token chosen is the likeliest.
+        assert_eq!(found.top[0], (*id, found.logprob));
+        assert_eq!(found.top.len(), 3);
+        assert!(found.top[0].1 >= found.top[1].1 && found.top[1].1 >= found.top[2].1);
+        assert!(found.logprob <= 0.0 && found.logprob > -3.0, "{found:?}");
+    }
+    // What sampling does to the logits is not in them.
+    let bent = asked(&|request| {
+        request.sampling.temperature = 0.01;
+        request.sampling.logit_bias = vec![(tokens[0], 5.0)];
+        request.sampling.seed = Some(1);
+    });
+    assert_eq!(bent.logprobs.1[0], plain.logprobs.1[0]);
+
+    // The prompt is scored as the answer was: by the same model, cached or not.
+    let whole = [question.clone(), tokens.clone()].concat();
+    let read = ask(&handle, whole.clone(), |request| {
+        request.logprobs = Some(1);
+        request.prompt_logprobs = true;
+        request.max_tokens = Some(0);
+    });
+    assert_eq!(read.end, Ok(FinishReason::Length));
+    assert_eq!(read.usage.cached_tokens, 0);
+    assert_eq!(read.logprobs.0.len(), whole.len() - 1);
+    let scored = &read.logprobs.0[question.len() - 1..];
+    for (scored, (_, found)) in scored.iter().zip(&plain.logprobs.1) {
+        assert!(
+            (scored.logprob - found.logprob).abs() < 0.02,
+            "{scored:?} {found:?}"
+        );
+    }
+}
+
+#[test]
+fn a_prompt_longer_than_a_batch_is_scored_whole() {
+    let (_engine, handle) = start(1);
+    let text = "And God said, Let there be light: and there was light. ".repeat(12);
+    let tokens = handle.tokenizer().encode_prompt(&text);
+    assert!(tokens.len() > 130);
+    let score = |tokens: &[u32]| {
+        let heard = ask(&handle, tokens.to_vec(), |request| {
+            request.logprobs = Some(0);
+            request.prompt_logprobs = true;
+            request.max_tokens = Some(1);
+        });
+        assert_eq!(heard.usage.completion_tokens, 1);
+        heard.logprobs.0
+    };
+    for length in [1, 2, 64, 65, 129, tokens.len()] {
+        assert_eq!(score(&tokens[..length]).len(), length - 1);
+    }
+}
+
+#[test]
+fn answers_keep_to_the_format_asked_for() {
+    let (_engine, handle) = start(1);
+    let schema = r#"{"type":"object","properties":{"who":{"enum":["Noah","God"]},"days":{"type":"integer","minimum":1,"maximum":40}},"required":["who","days"],"additionalProperties":false}"#;
+    let format = AnswerFormat::JsonSchema(schema.to_owned());
+    let constraint = handle.constraint(&format).unwrap();
+    for seed in 0..3 {
+        let heard = ask(
+            &handle,
+            question(&handle, "Who built the ark?"),
+            |request| {
+                request.constraint = Some(constraint.clone());
+                request.sampling = Sampling {
+                    temperature: 1.5,
+                    seed: Some(seed),
+                    ..Sampling::default()
+                };
+            },
+        );
+        assert_eq!(heard.end, Ok(FinishReason::Stop));
+        let who = heard.text.contains(r#""Noah""#) || heard.text.contains(r#""God""#);
+        assert!(who && heard.text.contains(r#""days""#), "{}", heard.text);
+    }
+    let tools = vec![CallableTool {
+        name: "get_weather".to_owned(),
+        parameters: None,
+    }];
+    let calls = AnswerFormat::ToolCalls {
+        tools,
+        parallel: false,
+    };
+    let constraint = handle.constraint(&calls).unwrap();
+    let heard = ask(
+        &handle,
+        question(&handle, "Who built the ark?"),
+        |request| {
+            request.constraint = Some(constraint);
+            request.max_tokens = Some(200);
+        },
+    );
+    let begin = "<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:";
+    assert!(heard.text.starts_with(begin), "{}", heard.text);
+}
+
+#[test]
+fn the_status_shows_what_slots_do() {
+    let (_engine, handle) = start(2);
+    let tokens = question(&handle, "Who built the ark?");
+    let heard = ask(&handle, tokens.clone(), |_| ());
+    // The engine tells when the step is over, which is just after the answer is.
+    let begun = Instant::now();
+    while handle.status().busy() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        thread::sleep(Duration::from_millis(1));
+    }
+    let slots = handle.status().slots();
+    assert_eq!(slots.len(), 2);
+    assert_eq!(slots[0].prompt_tokens as usize, tokens.len());
+    assert_eq!(slots[0].generated_tokens, heard.usage.completion_tokens);
+    assert_eq!(slots[1], engine::SlotStatus::default());
+    assert_eq!(handle.waiting(), 0);
+}
+
+#[test]
 fn sampling_is_by_seed() {
     let (_engine, handle) = start(1);
     let tokens = handle.tokenizer().encode_prompt("Ge1:1 In the");
@@ -344,7 +477,7 @@ fn a_slow_reader_makes_only_itself_wait() {
         thread::sleep(Duration::from_millis(5));
         match slow.blocking_recv().unwrap() {
             Event::Token { text: more, .. } => text.push_str(&more),
-            Event::Done { .. } => break,
+            Event::Prompt(_) | Event::Done { .. } => break,
             Event::Error(words) => panic!("{words}"),
         }
     }

@@ -9,22 +9,19 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use engine::ChatMessage;
-use serde_json::{Value, value::RawValue};
+use engine::{ChatMessage, Handle};
 
 use crate::{
     app::App,
     body,
+    choice::Choice,
     error::ApiError,
-    generate::{Generation, Wanted},
+    generate::{Generations, Wanted},
     models,
     openai::{Chat, Content, Message, Options, ToolCall},
     reply::{Reply, Shape},
-    stream,
+    sampling, stream, tools,
 };
-
-/// More tools than any client declares; each is rendered into the prompt.
-const MAX_TOOLS: usize = 128;
 
 pub(crate) async fn create(
     State(app): State<Arc<App>>,
@@ -35,58 +32,59 @@ pub(crate) async fn create(
     let options: Options = body::parse(&bytes)?;
     let chat: Chat = body::parse(&bytes)?;
     let model = models::resolve(&app, options.model.as_deref())?;
-    let wanted = Wanted::check(&options, engine.info().vocab)?;
-    let tools = tools(chat.tools, chat.tool_choice.as_ref())?;
-    let messages = messages(chat.messages)?;
-
-    let reply = Reply::new(Shape::Chat, model, app.fingerprint());
-    // A long conversation takes a while to tokenize, which must not stall other connections.
-    let tokens =
-        tokio::task::spawn_blocking(move || engine.chat_tokens(&messages, tools.as_deref(), true))
-            .await
-            .map_err(|error| ApiError::Engine(error.to_string()))?
-            .map_err(|error| ApiError::Conversation(error.to_string()))?;
-    let generation = Generation::submit(&app, tokens, wanted)?;
-    if options.streams() {
-        return Ok(stream::respond(reply, generation, options.include_usage()));
+    let mut wanted = sampling::wanted(&options, engine.info().vocab)?;
+    sampling::at_least_one_token(&options, &wanted)?;
+    wanted.logprobs = logprobs(&chat)?;
+    let tools = tools::tools(&chat)?;
+    if let Some(calls) = tools.forced {
+        if wanted.format.is_some() {
+            let problem = "cannot be combined with a response_format";
+            return Err(ApiError::field("tool_choice", problem));
+        }
+        wanted.format = Some(("tool_choice", calls));
     }
-    let (text, finish) = generation.collect().await?;
-    Ok(Json(reply.whole(text, &finish)).into_response())
+    let tokens = prompt(&engine, chat.messages, tools.declared, true).await?;
+
+    let mut reply = Reply::new(Shape::Chat, model, app.fingerprint(), wanted.n);
+    reply.include_usage = options.include_usage();
+    let choices = choices(&engine, &wanted);
+    let generations = Generations::submit(&app, &[tokens], wanted).await?;
+    if options.streams() {
+        return Ok(stream::respond(reply, choices, generations));
+    }
+    let parts = stream::collect(choices, generations).await?;
+    Ok(Json(reply.whole(parts)).into_response())
 }
 
-/// The tools as JSON text with the client's own order of keys, or `None`.
-fn tools(
-    tools: Option<Vec<Box<RawValue>>>,
-    choice: Option<&Value>,
-) -> Result<Option<String>, ApiError> {
-    match choice {
-        None | Some(Value::Null) => {}
-        Some(Value::String(word)) if word == "auto" => {}
-        Some(Value::String(word)) if word == "none" => return Ok(None),
-        Some(_) => {
-            return Err(ApiError::field(
-                "tool_choice",
-                "only 'auto' and 'none' are supported",
-            ));
-        }
+fn choices(engine: &Handle, wanted: &Wanted) -> Vec<Choice> {
+    let choice = || Choice::new(engine.clone(), wanted.logprobs.is_some(), None);
+    (0..wanted.n).map(|_| choice()).collect()
+}
+
+/// The conversation as the model reads it.
+pub(crate) async fn prompt(
+    engine: &Handle,
+    messages: Vec<Message>,
+    tools: Option<String>,
+    add_generation_prompt: bool,
+) -> Result<Vec<u32>, ApiError> {
+    let messages = self::messages(messages)?;
+    let engine = engine.clone();
+    // A long conversation takes a while to tokenize, which must not stall other connections.
+    tokio::task::spawn_blocking(move || {
+        engine.chat_tokens(&messages, tools.as_deref(), add_generation_prompt)
+    })
+    .await
+    .map_err(|error| ApiError::Engine(error.to_string()))?
+    .map_err(|error| ApiError::Conversation(error.to_string()))
+}
+
+fn logprobs(chat: &Chat) -> Result<Option<u32>, ApiError> {
+    match (chat.logprobs.unwrap_or(false), chat.top_logprobs) {
+        (true, top) => sampling::alternatives("top_logprobs", top.unwrap_or(0)).map(Some),
+        (false, None | Some(0)) => Ok(None),
+        (false, Some(_)) => Err(ApiError::field("top_logprobs", "needs logprobs: true")),
     }
-    let Some(tools) = tools.filter(|tools| !tools.is_empty()) else {
-        return Ok(None);
-    };
-    if tools.len() > MAX_TOOLS {
-        let problem = format!("{} tools, at most {MAX_TOOLS} are taken", tools.len());
-        return Err(ApiError::field("tools", problem));
-    }
-    for (index, tool) in tools.iter().enumerate() {
-        let named = serde_json::from_str::<Value>(tool.get())
-            .is_ok_and(|tool| tool.pointer("/function/name").is_some_and(Value::is_string));
-        if !named {
-            let problem = r#"not of the form {"type":"function","function":{"name":…}}"#;
-            return Err(ApiError::field(format!("tools[{index}]"), problem));
-        }
-    }
-    let list: Vec<&str> = tools.iter().map(|tool| tool.get()).collect();
-    Ok(Some(format!("[{}]", list.join(","))))
 }
 
 fn messages(messages: Vec<Message>) -> Result<Vec<ChatMessage>, ApiError> {

@@ -7,17 +7,22 @@ mod app;
 mod auth;
 mod body;
 mod chat;
+mod choice;
 mod completions;
 pub mod conn;
 mod error;
 mod generate;
 pub mod health;
+mod logprobs;
 mod metrics;
 mod models;
 mod openai;
+mod props;
 mod reply;
 mod sampling;
 mod stream;
+mod tokens;
+mod tools;
 mod tracked;
 
 use std::sync::Arc;
@@ -40,6 +45,12 @@ pub fn router(app: Arc<App>) -> Router {
     let protected = Router::new()
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/completions", post(completions::create))
+        .route("/tokenize", post(tokens::tokenize))
+        .route("/detokenize", post(tokens::detokenize))
+        .route("/tokenizer_info", get(tokens::info))
+        .route("/apply-template", post(tokens::apply_template))
+        .route("/props", get(props::props))
+        .route("/slots", get(props::slots))
         .route("/metrics", get(metrics::scrape))
         .route_layer(middleware::from_fn_with_state(
             Arc::clone(&app),

@@ -12,7 +12,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use engine::{Timings, Usage};
+use engine::{SlotStatus, Timings, Usage};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -46,6 +46,9 @@ pub(crate) struct Metrics {
     predicted_seconds: Seconds,
     predicted_rate: Rate,
     tokens_max: Gauge,
+    slots: Gauge,
+    cache_tokens: Gauge,
+    cache_ratio: Rate,
     processing: Gauge,
     deferred: Gauge,
     completed: Counter,
@@ -78,6 +81,9 @@ impl Metrics {
                 "n_tokens_max",
                 "Most tokens of a request, prompt and answer",
             ),
+            slots: metric(r, "slots", "Requests that can be served at the same time"),
+            cache_tokens: metric(r, "kv_cache_tokens", "Tokens in the KV caches of all slots"),
+            cache_ratio: metric(r, "kv_cache_usage_ratio", "Part of the KV caches in use"),
             processing: metric(r, "requests_processing", "Requests in slots"),
             deferred: metric(r, "requests_deferred", "Requests waiting for a slot"),
             completed: metric(r, "requests_completed", "Requests answered in full"),
@@ -141,9 +147,17 @@ impl Metrics {
         let gauge = |gauge: &Gauge, value: u64| {
             gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         };
-        let slots = app.engine().map_or(0, |engine| engine.info().slots);
-        gauge(&self.processing, app.in_flight().min(slots) as u64);
-        gauge(&self.deferred, app.in_flight().saturating_sub(slots) as u64);
+        if let Ok(engine) = app.engine() {
+            let slots = engine.status().slots();
+            let cached = |slot: &SlotStatus| u64::from(slot.cached_tokens);
+            let tokens: u64 = slots.iter().map(cached).sum();
+            let room = slots.len() as u64 * u64::from(engine.info().context);
+            gauge(&self.slots, slots.len() as u64);
+            gauge(&self.cache_tokens, tokens);
+            self.cache_ratio.set(tokens as f64 / room.max(1) as f64);
+            gauge(&self.processing, engine.status().busy() as u64);
+            gauge(&self.deferred, engine.waiting() as u64);
+        }
         let (loaded, total) = app.load_bytes();
         gauge(&self.load_bytes, loaded);
         gauge(&self.load_total, total);

@@ -28,12 +28,7 @@ pub(crate) struct Options {
     pub(crate) logit_bias: Option<BTreeMap<String, f32>>,
     pub(crate) stream: Option<bool>,
     pub(crate) stream_options: Option<StreamOptions>,
-    // Known fields whose answer would be wrong if they were ignored: refused unless harmless.
     pub(crate) n: Option<u64>,
-    pub(crate) best_of: Option<u64>,
-    pub(crate) echo: Option<bool>,
-    pub(crate) suffix: Option<String>,
-    pub(crate) logprobs: Option<Value>,
     pub(crate) response_format: Option<ResponseFormat>,
 }
 
@@ -55,10 +50,18 @@ pub(crate) struct StreamOptions {
     pub(crate) include_usage: Option<bool>,
 }
 
+/// `response_format`; llama-server's form has the schema right beside the type.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ResponseFormat {
     #[serde(rename = "type")]
     pub(crate) kind: String,
+    pub(crate) json_schema: Option<JsonSchema>,
+    pub(crate) schema: Option<Box<RawValue>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct JsonSchema {
+    pub(crate) schema: Option<Box<RawValue>>,
 }
 
 /// The body of `/v1/chat/completions`, less [`Options`].
@@ -67,6 +70,9 @@ pub(crate) struct Chat {
     pub(crate) messages: Vec<Message>,
     pub(crate) tools: Option<Vec<Box<RawValue>>>,
     pub(crate) tool_choice: Option<Value>,
+    pub(crate) parallel_tool_calls: Option<bool>,
+    pub(crate) logprobs: Option<bool>,
+    pub(crate) top_logprobs: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -168,8 +174,16 @@ impl<'de> Deserialize<'de> for Stop {
 /// The body of `/v1/completions`, less [`Options`].
 #[derive(Debug, Deserialize)]
 pub(crate) struct Completion {
-    pub(crate) prompt: Prompt,
+    pub(crate) prompt: Prompts,
+    pub(crate) echo: Option<bool>,
+    pub(crate) logprobs: Option<u64>,
+    pub(crate) best_of: Option<u64>,
+    pub(crate) suffix: Option<String>,
 }
+
+/// One prompt, or several.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Prompts(pub(crate) Vec<Prompt>);
 
 /// One prompt: text, or token ids.
 #[derive(Debug, PartialEq, Eq)]
@@ -178,40 +192,44 @@ pub(crate) enum Prompt {
     Tokens(Vec<u32>),
 }
 
-impl<'de> Deserialize<'de> for Prompt {
+impl<'de> Deserialize<'de> for Prompts {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "expected one string, or token ids only")]
+        #[serde(
+            untagged,
+            expecting = "expected strings only, token ids only, or lists of token ids only"
+        )]
         enum Item {
             Text(String),
             Token(u32),
+            Tokens(Vec<u32>),
         }
         struct V;
         impl<'de> Visitor<'de> for V {
-            type Value = Prompt;
+            type Value = Prompts;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string, a list of one string, or a list of token ids")
+                f.write_str("a string, a list of strings, a list of token ids, or a list of those")
             }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Prompt, E> {
-                Ok(Prompt::Text(text.to_owned()))
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Prompts, E> {
+                Ok(Prompts(vec![Prompt::Text(text.to_owned())]))
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Prompt, A::Error> {
-                let mut tokens = Vec::new();
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Prompts, A::Error> {
+                let mut prompts = Vec::new();
+                let mut single = Vec::new();
                 while let Some(item) = seq.next_element()? {
                     match item {
-                        Item::Token(id) => tokens.push(id),
-                        Item::Text(text) if tokens.is_empty() => {
-                            return match seq.next_element::<de::IgnoredAny>()? {
-                                None => Ok(Prompt::Text(text)),
-                                Some(_) => Err(de::Error::custom("send one prompt per request")),
-                            };
-                        }
-                        Item::Text(_) => {
-                            return Err(de::Error::custom("text and token ids do not mix"));
-                        }
+                        Item::Text(text) => prompts.push(Prompt::Text(text)),
+                        Item::Tokens(tokens) => prompts.push(Prompt::Tokens(tokens)),
+                        Item::Token(id) => single.push(id),
+                    }
+                    if !single.is_empty() && !prompts.is_empty() {
+                        return Err(de::Error::custom("text and token ids do not mix"));
                     }
                 }
-                Ok(Prompt::Tokens(tokens))
+                if prompts.is_empty() {
+                    prompts.push(Prompt::Tokens(single));
+                }
+                Ok(Prompts(prompts))
             }
         }
         deserializer.deserialize_any(V)

@@ -14,7 +14,11 @@ use std::{
 use engine::{FinishReason, Usage};
 use serde::Serialize;
 
-use crate::generate::Finish;
+use crate::{
+    choice::{Entry, Part},
+    generate::Finish,
+    logprobs::WireLogprobs,
+};
 
 /// Which of OpenAI's two shapes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +35,10 @@ pub(crate) struct Reply {
     created: u64,
     model: String,
     fingerprint: String,
+    /// Choices per prompt: they share its tokens in the usage.
+    n: usize,
+    /// Whether every chunk has a place for the usage, as clients expect that ask for it.
+    pub(crate) include_usage: bool,
 }
 
 /// A whole answer, or one chunk of a stream.
@@ -41,19 +49,19 @@ pub(crate) struct Answer<'a> {
     created: u64,
     model: &'a str,
     system_fingerprint: &'a str,
-    choices: Vec<Choice>,
+    choices: Vec<WireChoice>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<WireUsage>,
+    usage: Option<Option<WireUsage>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     timings: Option<WireTimings>,
 }
 
 #[derive(Debug, Serialize)]
-struct Choice {
-    index: u32,
+struct WireChoice {
+    index: usize,
     #[serde(flatten)]
     content: ChoiceContent,
-    logprobs: Option<()>,
+    logprobs: Option<WireLogprobs>,
     finish_reason: Option<&'static str>,
 }
 
@@ -101,7 +109,7 @@ struct WireTimings {
 }
 
 impl Reply {
-    pub(crate) fn new(shape: Shape, model: String, fingerprint: String) -> Self {
+    pub(crate) fn new(shape: Shape, model: String, fingerprint: String, n: usize) -> Self {
         let prefix = match shape {
             Shape::Chat => "chatcmpl",
             Shape::Text => "cmpl",
@@ -114,71 +122,109 @@ impl Reply {
                 .map_or(0, |t| t.as_secs()),
             model,
             fingerprint,
+            n,
+            include_usage: false,
         }
     }
 
-    /// The answer in one piece.
-    pub(crate) fn whole(&self, text: String, finish: &Finish) -> Answer<'_> {
-        let content = match self.shape {
-            Shape::Chat => ChoiceContent::Message {
-                role: "assistant",
-                content: text,
-            },
-            Shape::Text => ChoiceContent::Text(text),
+    /// The answer in one piece; each choice with whether its tokens are reported.
+    pub(crate) fn whole(&self, choices: Vec<(Part, bool)>) -> Answer<'_> {
+        let finishes: Vec<Finish> = choices
+            .iter()
+            .filter_map(|(part, _)| part.finish.clone())
+            .collect();
+        let single = match finishes.as_slice() {
+            [only] => Some(timings(only)),
+            _ => None,
         };
+        let choices = choices.into_iter().enumerate();
+        let choices = choices.map(|(index, (part, has_logprobs))| WireChoice {
+            index,
+            content: match self.shape {
+                Shape::Chat => ChoiceContent::Message {
+                    role: "assistant",
+                    content: part.text,
+                },
+                Shape::Text => ChoiceContent::Text(part.text),
+            },
+            logprobs: has_logprobs.then(|| WireLogprobs::new(self.shape, part.entries)),
+            finish_reason: part.finish.as_ref().map(finish_reason),
+        });
         Answer {
             object: match self.shape {
                 Shape::Chat => "chat.completion",
                 Shape::Text => "text_completion",
             },
-            usage: Some(usage(&finish.usage)),
-            timings: Some(timings(finish)),
-            ..self.chunk(vec![choice(content, Some(finish.reason))])
+            usage: Some(Some(self.sum(&finishes))),
+            timings: single,
+            ..self.chunk(choices.collect())
         }
     }
 
-    /// A chat stream opens with the role; a text stream has no such chunk.
-    pub(crate) fn opening(&self) -> Option<Answer<'_>> {
+    /// A chat stream opens each choice with the role; a text stream has no such chunk.
+    pub(crate) fn opening(&self, index: usize) -> Option<Answer<'_>> {
         (self.shape == Shape::Chat).then(|| {
             let delta = Delta {
                 role: Some("assistant"),
                 content: Some(String::new()),
             };
-            self.chunk(vec![choice(ChoiceContent::Delta(delta), None)])
+            self.chunk(vec![WireChoice {
+                index,
+                content: ChoiceContent::Delta(delta),
+                logprobs: None,
+                finish_reason: None,
+            }])
         })
     }
 
-    pub(crate) fn text(&self, text: String) -> Answer<'_> {
+    /// One piece of one choice.
+    pub(crate) fn part(&self, index: usize, part: Part) -> Answer<'_> {
         let content = match self.shape {
             Shape::Chat => ChoiceContent::Delta(Delta {
                 role: None,
-                content: Some(text),
+                content: (part.finish.is_none()).then_some(part.text),
             }),
-            Shape::Text => ChoiceContent::Text(text),
+            Shape::Text => ChoiceContent::Text(part.text),
         };
-        self.chunk(vec![choice(content, None)])
-    }
-
-    pub(crate) fn finish(&self, finish: &Finish) -> Answer<'_> {
-        let content = match self.shape {
-            Shape::Chat => ChoiceContent::Delta(Delta::default()),
-            Shape::Text => ChoiceContent::Text(String::new()),
+        let has_entries = part.entries.iter().any(|entry| self.shows(entry));
+        let choice = WireChoice {
+            index,
+            content,
+            logprobs: has_entries.then(|| WireLogprobs::new(self.shape, part.entries)),
+            finish_reason: part.finish.as_ref().map(finish_reason),
         };
         Answer {
-            timings: Some(timings(finish)),
-            ..self.chunk(vec![choice(content, Some(finish.reason))])
+            timings: part.finish.as_ref().map(timings),
+            ..self.chunk(vec![choice])
         }
     }
 
+    fn shows(&self, entry: &Entry) -> bool {
+        self.shape == Shape::Text || !entry.is_end
+    }
+
     /// The extra last chunk that `stream_options.include_usage` asks for.
-    pub(crate) fn usage(&self, finish: &Finish) -> Answer<'_> {
+    pub(crate) fn usage(&self, finishes: &[Finish]) -> Answer<'_> {
         Answer {
-            usage: Some(usage(&finish.usage)),
+            usage: Some(Some(self.sum(finishes))),
             ..self.chunk(Vec::new())
         }
     }
 
-    fn chunk(&self, choices: Vec<Choice>) -> Answer<'_> {
+    /// Usage over all choices, each prompt counted once.
+    fn sum(&self, finishes: &[Finish]) -> WireUsage {
+        let mut sum = Usage::default();
+        for (index, finish) in finishes.iter().enumerate() {
+            if index % self.n.max(1) == 0 {
+                sum.prompt_tokens += finish.usage.prompt_tokens;
+                sum.cached_tokens += finish.usage.cached_tokens;
+            }
+            sum.completion_tokens += finish.usage.completion_tokens;
+        }
+        usage(&sum)
+    }
+
+    fn chunk(&self, choices: Vec<WireChoice>) -> Answer<'_> {
         Answer {
             id: &self.id,
             object: match self.shape {
@@ -189,22 +235,16 @@ impl Reply {
             model: &self.model,
             system_fingerprint: &self.fingerprint,
             choices,
-            usage: None,
+            usage: self.include_usage.then_some(None),
             timings: None,
         }
     }
 }
 
-fn choice(content: ChoiceContent, reason: Option<FinishReason>) -> Choice {
-    let finish_reason = reason.map(|reason| match reason {
+fn finish_reason(finish: &Finish) -> &'static str {
+    match finish.reason {
         FinishReason::Stop => "stop",
         FinishReason::Length => "length",
-    });
-    Choice {
-        index: 0,
-        content,
-        logprobs: None,
-        finish_reason,
     }
 }
 
@@ -219,21 +259,31 @@ fn usage(usage: &Usage) -> WireUsage {
     }
 }
 
+/// A speed needs at least one token that took time by itself. The first token of an answer comes out of
+/// the prompt's last pass, so it has no time of its own; and a prompt that was in the cache still puts
+/// its last token through the model, which says nothing about how fast prompts are read.
 fn timings(finish: &Finish) -> WireTimings {
     let Finish { usage, timings, .. } = finish;
     let prompt_n = usage.prompt_tokens.saturating_sub(usage.cached_tokens);
+    let is_cached = prompt_n <= 1 && usage.cached_tokens > 0;
     let predicted_n = usage.completion_tokens;
+    let timed_prompt = if is_cached { 0 } else { prompt_n };
+    let timed = predicted_n.saturating_sub(1);
     WireTimings {
         cache_n: usage.cached_tokens,
         prompt_n,
-        prompt_ms: timings.prefill.as_secs_f64() * 1e3,
-        prompt_per_token_ms: ratio(timings.prefill.as_secs_f64() * 1e3, f64::from(prompt_n)),
-        prompt_per_second: rate(prompt_n, timings.prefill),
+        prompt_ms: milliseconds(timings.prefill),
+        prompt_per_token_ms: ratio(milliseconds(timings.prefill), f64::from(timed_prompt)),
+        prompt_per_second: rate(timed_prompt, timings.prefill),
         predicted_n,
-        predicted_ms: timings.decode.as_secs_f64() * 1e3,
-        predicted_per_token_ms: ratio(timings.decode.as_secs_f64() * 1e3, f64::from(predicted_n)),
-        predicted_per_second: rate(predicted_n, timings.decode),
+        predicted_ms: milliseconds(timings.decode),
+        predicted_per_token_ms: ratio(milliseconds(timings.decode), f64::from(timed)),
+        predicted_per_second: rate(timed, timings.decode),
     }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }
 
 fn rate(tokens: u32, time: Duration) -> f64 {
@@ -254,4 +304,40 @@ fn unique() -> String {
         *PROCESS,
         NEXT.fetch_add(1, Ordering::Relaxed)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::Timings;
+
+    use super::*;
+
+    fn of(prompt: u32, cached: u32, completion: u32, decode_ms: u64) -> WireTimings {
+        timings(&Finish {
+            reason: FinishReason::Stop,
+            usage: Usage {
+                prompt_tokens: prompt,
+                cached_tokens: cached,
+                completion_tokens: completion,
+            },
+            timings: Timings {
+                queued: Duration::ZERO,
+                prefill: Duration::from_millis(100),
+                decode: Duration::from_millis(decode_ms),
+            },
+            end: None,
+        })
+    }
+
+    #[test]
+    fn one_token_out_of_the_cache_is_no_speed() {
+        let fresh = of(20, 0, 6, 500);
+        assert_eq!(fresh.prompt_per_second, 200.0);
+        assert_eq!((fresh.predicted_per_second, fresh.predicted_n), (10.0, 6));
+        let cached = of(20, 19, 1, 0);
+        assert_eq!((cached.cache_n, cached.prompt_n), (19, 1));
+        assert_eq!(cached.prompt_per_second, 0.0);
+        assert_eq!(cached.predicted_per_second, 0.0);
+        assert_eq!(of(1, 0, 1, 0).prompt_per_second, 10.0);
+    }
 }

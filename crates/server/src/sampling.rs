@@ -1,19 +1,40 @@
 //! Checks the numbers a client sent and turns them into the engine's sampling: every field has its
 //! bounds here. It must not know how a request is answered.
 
-use engine::Sampling;
+use engine::{AnswerFormat, Sampling};
 
 use crate::{
     error::ApiError,
-    openai::{Options, Stop},
+    generate::{MAX_CHOICES, Wanted},
+    openai::{Options, ResponseFormat, Stop},
 };
 
 const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 256;
 const MAX_BIASES: usize = 1024;
+/// Likeliest tokens beside each token.
+const MAX_LOGPROBS: u64 = 20;
+/// Longest JSON schema, in bytes.
+const MAX_SCHEMA_BYTES: usize = 256 << 10;
+
+/// What is wanted, as far as chat and text completions agree; every field is checked before any work
+/// is done for the request.
+pub(crate) fn wanted(options: &Options, vocab: u32) -> Result<Wanted, ApiError> {
+    Ok(Wanted {
+        sampling: sampling(options, vocab)?,
+        stop: stops(&options.stop)?,
+        max_tokens: max_tokens(options)?,
+        n: n(options.n)?,
+        format: match &options.response_format {
+            Some(wanted) => format(wanted)?.map(|format| ("response_format", format)),
+            None => None,
+        },
+        ..Wanted::default()
+    })
+}
 
 /// How to sample, or the first field that is out of bounds.
-pub(crate) fn sampling(options: &Options, vocab: u32) -> Result<Sampling, ApiError> {
+fn sampling(options: &Options, vocab: u32) -> Result<Sampling, ApiError> {
     let default = Sampling::default();
     Ok(Sampling {
         temperature: within(
@@ -101,44 +122,54 @@ fn logit_bias(options: &Options, vocab: u32) -> Result<Vec<(u32, f32)>, ApiError
     Ok(list)
 }
 
-/// Refuses what would change the meaning of the answer if we ignored it.
-pub(crate) fn refuse_unsupported(options: &Options) -> Result<(), ApiError> {
-    let none = |param: &str, what: &str| Err(ApiError::field(param, what));
-    if options.n.is_some_and(|n| n != 1) {
-        return none("n", "only 1 is supported; send the request several times");
-    }
-    if options.best_of.is_some_and(|n| n != 1) {
-        return none("best_of", "only 1 is supported");
-    }
-    if options.echo == Some(true) {
-        return none("echo", "not supported");
-    }
-    if options
-        .suffix
-        .as_ref()
-        .is_some_and(|suffix| !suffix.is_empty())
-    {
-        return none("suffix", "not supported");
-    }
-    if options
-        .logprobs
-        .as_ref()
-        .is_some_and(|value| *value != serde_json::Value::Bool(false))
-    {
-        return none("logprobs", "not supported");
-    }
-    if let Some(format) = &options.response_format
-        && format.kind != "text"
-    {
-        return Err(ApiError::field(
-            "response_format.type",
-            format!("'{}' is not supported, only 'text'", format.kind),
-        ));
-    }
-    Ok(())
+fn n(value: Option<u64>) -> Result<usize, ApiError> {
+    let n = value.unwrap_or(1);
+    usize::try_from(n)
+        .ok()
+        .filter(|n| (1..=MAX_CHOICES).contains(n))
+        .ok_or_else(|| ApiError::field("n", format!("{n} is not within 1 to {MAX_CHOICES}")))
 }
 
-pub(crate) fn stops(stop: &Stop) -> Result<Vec<String>, ApiError> {
+/// How many of the likeliest tokens to report.
+pub(crate) fn alternatives(param: &str, value: u64) -> Result<u32, ApiError> {
+    u32::try_from(value)
+        .ok()
+        .filter(|_| value <= MAX_LOGPROBS)
+        .ok_or_else(|| ApiError::field(param, format!("{value} is not within 0 to {MAX_LOGPROBS}")))
+}
+
+fn format(format: &ResponseFormat) -> Result<Option<AnswerFormat>, ApiError> {
+    let nested = format
+        .json_schema
+        .as_ref()
+        .and_then(|inner| inner.schema.as_ref());
+    let (param, schema) = match (nested, &format.schema) {
+        (Some(nested), _) => ("response_format.json_schema.schema", Some(nested)),
+        (None, beside) => ("response_format.schema", beside.as_ref()),
+    };
+    if let Some(schema) = schema.filter(|schema| schema.get().len() > MAX_SCHEMA_BYTES) {
+        let (bytes, most) = (schema.get().len(), MAX_SCHEMA_BYTES);
+        let problem = format!("{bytes} bytes, at most {most} are taken");
+        return Err(ApiError::field(param, problem));
+    }
+    match (format.kind.as_str(), schema) {
+        ("text", _) => Ok(None),
+        ("json_object", None) => Ok(Some(AnswerFormat::JsonObject)),
+        ("json_object" | "json_schema", Some(schema)) => {
+            Ok(Some(AnswerFormat::JsonSchema(schema.get().to_owned())))
+        }
+        ("json_schema", None) => Err(ApiError::field(
+            "response_format.json_schema.schema",
+            "missing",
+        )),
+        (other, _) => Err(ApiError::field(
+            "response_format.type",
+            format!("'{other}' is none of text, json_object, json_schema"),
+        )),
+    }
+}
+
+fn stops(stop: &Stop) -> Result<Vec<String>, ApiError> {
     if stop.0.len() > MAX_STOPS {
         let problem = format!("{} strings, at most {MAX_STOPS} are taken", stop.0.len());
         return Err(ApiError::field("stop", problem));
@@ -155,18 +186,24 @@ pub(crate) fn stops(stop: &Stop) -> Result<Vec<String>, ApiError> {
     Ok(stop.0.clone())
 }
 
-/// The most tokens to generate; the newer field wins, as the older is deprecated.
-pub(crate) fn max_tokens(options: &Options) -> Result<Option<u32>, ApiError> {
-    let (param, value) = match options.max_completion_tokens {
-        Some(value) => ("max_completion_tokens", Some(value)),
-        None => ("max_tokens", options.max_tokens),
-    };
-    match value {
-        Some(0) => Err(ApiError::field(param, "must be at least 1")),
-        // More than any context is the same as no limit.
-        Some(value) => Ok(Some(u32::try_from(value).unwrap_or(u32::MAX))),
-        None => Ok(None),
+/// The most tokens to generate; the newer field wins, as the older is deprecated. 0 only makes sense
+/// where the prompt comes back: the handlers decide.
+fn max_tokens(options: &Options) -> Result<Option<u32>, ApiError> {
+    let value = options.max_completion_tokens.or(options.max_tokens);
+    // More than any context is the same as no limit.
+    Ok(value.map(|value| u32::try_from(value).unwrap_or(u32::MAX)))
+}
+
+/// Refuses an answer of no tokens.
+pub(crate) fn at_least_one_token(options: &Options, wanted: &Wanted) -> Result<(), ApiError> {
+    if wanted.max_tokens != Some(0) {
+        return Ok(());
     }
+    let param = match options.max_completion_tokens {
+        Some(_) => "max_completion_tokens",
+        None => "max_tokens",
+    };
+    Err(ApiError::field(param, "must be at least 1"))
 }
 
 #[cfg(test)]
@@ -175,27 +212,53 @@ mod tests {
     use super::*;
     use crate::body::parse;
 
-    fn check(json: &str) -> Result<Sampling, String> {
+    fn check(json: &str) -> Result<Wanted, String> {
         let options: Options = parse(json.as_bytes()).map_err(|error| error.to_string())?;
-        refuse_unsupported(&options)
-            .and_then(|()| stops(&options.stop))
-            .and_then(|_| max_tokens(&options))
-            .and_then(|_| sampling(&options, 300))
+        wanted(&options, 300)
+            .and_then(|wanted| at_least_one_token(&options, &wanted).map(|()| wanted))
             .map_err(|error| error.to_string())
     }
 
     #[test]
     fn defaults_and_bounds() {
-        assert_eq!(check("{}").unwrap(), Sampling::default());
+        let default = check("{}").unwrap();
+        assert_eq!(default.sampling, Sampling::default());
+        assert_eq!((default.n, default.format), (1, None));
         let all = check(
             r#"{"temperature":0,"top_p":0.5,"top_k":-1,"min_p":0.1,"seed":-1,"repetition_penalty":1.1,
                "presence_penalty":-2,"frequency_penalty":2,"logit_bias":{"299":-100},"stop":["a"],"n":1,
-               "response_format":{"type":"text"},"logprobs":false,"user":"x","unknown":[1]}"#,
+               "response_format":{"type":"text"},"user":"x","unknown":[1]}"#,
         )
         .unwrap();
-        assert_eq!(all.seed, Some(u64::MAX));
-        assert_eq!(all.logit_bias, [(299, -100.0)]);
-        assert_eq!(all.top_k, 0);
+        assert_eq!(all.sampling.seed, Some(u64::MAX));
+        assert_eq!(all.sampling.logit_bias, [(299, -100.0)]);
+        assert_eq!(all.sampling.top_k, 0);
+        assert_eq!(all.format, None);
+    }
+
+    #[test]
+    fn formats_come_in_three_forms() {
+        let format = |json: &str| {
+            check(&format!(r#"{{"response_format":{json}}}"#))
+                .unwrap()
+                .format
+                .map(|(_, format)| format)
+        };
+        let schema = Some(AnswerFormat::JsonSchema(r#"{"type": "null"}"#.to_owned()));
+        assert_eq!(
+            format(r#"{"type":"json_object"}"#),
+            Some(AnswerFormat::JsonObject)
+        );
+        assert_eq!(
+            format(
+                r#"{"type":"json_schema","json_schema":{"name":"x","strict":true,"schema":{"type": "null"}}}"#
+            ),
+            schema
+        );
+        assert_eq!(
+            format(r#"{"type":"json_object","schema":{"type": "null"}}"#),
+            schema
+        );
     }
 
     #[test]
@@ -243,12 +306,15 @@ mod tests {
                 r#"{"max_tokens":-1}"#,
                 "max_tokens: invalid value: integer `-1`",
             ),
-            (r#"{"n":2}"#, "n: only 1 is supported"),
-            (r#"{"logprobs":true}"#, "logprobs: not supported"),
-            (r#"{"echo":true}"#, "echo: not supported"),
+            (r#"{"n":0}"#, "n: 0 is not within 1 to 128"),
+            (r#"{"n":129}"#, "n: 129 is not within 1 to 128"),
             (
-                r#"{"response_format":{"type":"json_object"}}"#,
-                "response_format.type: 'json_object'",
+                r#"{"response_format":{"type":"xml"}}"#,
+                "response_format.type: 'xml' is none of text, json_object, json_schema",
+            ),
+            (
+                r#"{"response_format":{"type":"json_schema","json_schema":{"name":"x"}}}"#,
+                "response_format.json_schema.schema: missing",
             ),
             (
                 r#"{"stream":1}"#,
@@ -258,6 +324,15 @@ mod tests {
             let error = check(json).unwrap_err();
             assert!(error.starts_with(says), "{json}: {error}");
         }
+        let large = format!(
+            r#"{{"response_format":{{"type":"json_object","schema":"{}"}}}}"#,
+            "x".repeat(MAX_SCHEMA_BYTES)
+        );
+        assert!(
+            check(&large)
+                .unwrap_err()
+                .starts_with("response_format.schema: 262146 bytes, at most 262144")
+        );
         let many = format!(r#"{{"stop":[{}]}}"#, vec!["\"x\""; 17].join(","));
         assert!(
             check(&many)

@@ -1,4 +1,4 @@
-//! A generation as server-sent events, in OpenAI's framing. It must not know the JSON inside them.
+//! An answer as server-sent events, in OpenAI's framing. It must not know the JSON inside them.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -10,7 +10,9 @@ use futures::{StreamExt, stream};
 use serde::Serialize;
 
 use crate::{
-    generate::{Generation, Output},
+    choice::{Choice, Part},
+    error::ApiError,
+    generate::{Finish, Generations, Output},
     reply::Reply,
 };
 
@@ -18,15 +20,52 @@ use crate::{
 /// proxies cut silent connections.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Streams the generation. The status is 200 at once, so a later failure comes as an error event,
-/// after which the stream ends without `[DONE]`.
-pub(crate) fn respond(reply: Reply, generation: Generation, include_usage: bool) -> Response {
-    let opening = reply.opening().map(|chunk| event(&chunk));
-    let rest = stream::unfold(generation, |mut generation| async move {
-        let output = generation.next().await?;
-        Some((output, generation))
+/// The answer in one piece: every choice, joined from its parts.
+pub(crate) async fn collect(
+    mut choices: Vec<Choice>,
+    generations: Generations,
+) -> Result<Vec<(Part, bool)>, ApiError> {
+    let mut wholes: Vec<Part> = choices.iter().map(|_| Part::default()).collect();
+    let mut outputs = generations.outputs().boxed();
+    while let Some((index, output)) = outputs.next().await {
+        if let Output::Failed(error) = output {
+            return Err(error);
+        }
+        let (Some(choice), Some(whole)) = (choices.get_mut(index), wholes.get_mut(index)) else {
+            continue;
+        };
+        for part in choice.feed(output) {
+            whole.text.push_str(&part.text);
+            whole.entries.extend(part.entries);
+            whole.finish = part.finish.or(whole.finish.take());
+        }
+    }
+    let reported = choices.iter().map(Choice::has_logprobs);
+    Ok(wholes.into_iter().zip(reported).collect())
+}
+
+/// Streams the answer. The status is 200 at once, so a later failure comes as an error event, after
+/// which the stream ends without `[DONE]`.
+pub(crate) fn respond(reply: Reply, choices: Vec<Choice>, generations: Generations) -> Response {
+    let opening: Vec<Event> = (0..choices.len())
+        .filter_map(|index| reply.opening(index).map(|chunk| event(&chunk)))
+        .collect();
+    let under_way = UnderWay {
+        finishes: vec![None; choices.len()],
+        reply,
+        choices,
+        is_over: false,
+    };
+    let outputs = generations.outputs().boxed();
+    let rest = stream::unfold((under_way, outputs), |(mut under_way, mut outputs)| async {
+        if under_way.is_over {
+            return None;
+        }
+        let (index, output) = outputs.next().await?;
+        let events = under_way.events(index, output);
+        Some((stream::iter(events), (under_way, outputs)))
     })
-    .flat_map(move |output| stream::iter(events(&reply, output, include_usage)));
+    .flatten();
     let all = stream::iter(opening)
         .chain(rest)
         .map(Ok::<Event, Infallible>);
@@ -41,18 +80,41 @@ pub(crate) fn respond(reply: Reply, generation: Generation, include_usage: bool)
     response
 }
 
-fn events(reply: &Reply, output: Output, include_usage: bool) -> Vec<Event> {
-    match output {
-        Output::Text(text) => vec![event(&reply.text(text))],
-        Output::Failed(error) => vec![event(&error.body())],
-        Output::Done(finish) => {
-            let mut events = vec![event(&reply.finish(&finish))];
-            if include_usage {
-                events.push(event(&reply.usage(&finish)));
+/// A stream between two events.
+struct UnderWay {
+    reply: Reply,
+    choices: Vec<Choice>,
+    /// How each choice ended, once it has.
+    finishes: Vec<Option<Finish>>,
+    is_over: bool,
+}
+
+impl UnderWay {
+    fn events(&mut self, index: usize, output: Output) -> Vec<Event> {
+        if let Output::Failed(error) = output {
+            self.is_over = true;
+            return vec![event(&error.body())];
+        }
+        let mut events = Vec::new();
+        let parts = self
+            .choices
+            .get_mut(index)
+            .map(|choice| choice.feed(output));
+        for part in parts.into_iter().flatten() {
+            if let (Some(place), Some(finish)) = (self.finishes.get_mut(index), &part.finish) {
+                *place = Some(finish.clone());
+            }
+            events.push(event(&self.reply.part(index, part)));
+        }
+        if self.finishes.iter().all(Option::is_some) {
+            self.is_over = true;
+            if self.reply.include_usage {
+                let finishes: Vec<Finish> = self.finishes.drain(..).flatten().collect();
+                events.push(event(&self.reply.usage(&finishes)));
             }
             events.push(Event::default().data("[DONE]"));
-            events
         }
+        events
     }
 }
 

@@ -105,7 +105,50 @@ async fn each_bad_request_says_what_to_change() {
             "invalid type: string \"a\"",
             "top_p",
         ),
-        (CHAT, with(r#""n":2"#), 400, "only 1 is supported", "n"),
+        (
+            CHAT,
+            with(r#""n":200"#),
+            400,
+            "200 is not within 1 to 128",
+            "n",
+        ),
+        (
+            CHAT,
+            with(r#""max_completion_tokens":0"#),
+            400,
+            "must be at least 1",
+            "max_completion_tokens",
+        ),
+        (
+            CHAT,
+            with(r#""logprobs":1"#),
+            400,
+            "invalid type: integer `1`, expected a boolean",
+            "logprobs",
+        ),
+        (
+            CHAT,
+            with(r#""logprobs":true,"top_logprobs":21"#),
+            400,
+            "21 is not within 0 to 20",
+            "top_logprobs",
+        ),
+        (
+            CHAT,
+            with(r#""top_logprobs":2"#),
+            400,
+            "needs logprobs: true",
+            "top_logprobs",
+        ),
+        (
+            CHAT,
+            with(
+                r#""response_format":{"type":"json_schema","json_schema":{"schema":{"type":"odd"}}}"#,
+            ),
+            400,
+            "cannot be held to this format",
+            "response_format",
+        ),
         (
             CHAT,
             with(r#""tools":[{"type":"function"}]"#),
@@ -117,7 +160,14 @@ async fn each_bad_request_says_what_to_change() {
             CHAT,
             with(r#""tool_choice":"required""#),
             400,
-            "only 'auto' and 'none'",
+            "needs tools",
+            "tool_choice",
+        ),
+        (
+            CHAT,
+            with(r#""tools":[{"function":{"name":"a b"}}],"tool_choice":"required""#),
+            400,
+            "named \"a b\"; use letters",
             "tool_choice",
         ),
         (
@@ -141,15 +191,72 @@ async fn each_bad_request_says_what_to_change() {
             TEXT,
             r#"{"prompt":{}}"#.into(),
             400,
-            "expected a string, a list of one string",
+            "expected a string, a list of strings",
             "prompt",
         ),
         (
             TEXT,
-            r#"{"prompt":["a","b"]}"#.into(),
+            r#"{"prompt":["a",""]}"#.into(),
             400,
-            "one prompt per request",
+            "is empty",
+            "prompt[1]",
+        ),
+        (
+            TEXT,
+            r#"{"prompt":[[1],[2,300]]}"#.into(),
+            400,
+            "token id 300 is not below 266",
+            "prompt[1][1]",
+        ),
+        (
+            TEXT,
+            r#"{"prompt":["a","b"],"n":65}"#.into(),
+            400,
+            "130 answers wanted in all, at most 128",
             "prompt",
+        ),
+        (
+            TEXT,
+            r#"{"prompt":"a","max_tokens":0}"#.into(),
+            400,
+            "must be at least 1",
+            "max_tokens",
+        ),
+        (
+            TEXT,
+            r#"{"prompt":"a","best_of":2}"#.into(),
+            400,
+            "2 is not n",
+            "best_of",
+        ),
+        (
+            TEXT,
+            r#"{"prompt":"a","suffix":"b"}"#.into(),
+            400,
+            "not supported",
+            "suffix",
+        ),
+        (
+            TEXT,
+            r#"{"prompt":"a","logprobs":true}"#.into(),
+            400,
+            "invalid type: boolean `true`, expected u64",
+            "logprobs",
+        ),
+        ("/tokenize", "{}".into(), 400, "missing", "content"),
+        (
+            "/detokenize",
+            r#"{"tokens":[1,300]}"#.into(),
+            400,
+            "token id 300 is not below 266",
+            "tokens[1]",
+        ),
+        (
+            "/apply-template",
+            r#"{"messages":[]}"#.into(),
+            400,
+            "at least one is needed",
+            "messages",
         ),
         (
             TEXT,
@@ -162,7 +269,7 @@ async fn each_bad_request_says_what_to_change() {
             TEXT,
             r#"{"prompt":[-1]}"#.into(),
             400,
-            "one string, or token ids only",
+            "token ids only",
             "prompt[0]",
         ),
         (
@@ -245,7 +352,7 @@ async fn a_full_queue_says_when_to_come_back() {
     let metrics = send(&server::health::router(app), get("/metrics"))
         .await
         .text;
-    assert!(metrics.contains("kimi_requests_deferred 1\n"), "{metrics}");
+    assert!(metrics.contains("kimi_requests_deferred 2\n"), "{metrics}");
     assert!(
         metrics.contains("kimi_requests_refused_total 1\n"),
         "{metrics}"

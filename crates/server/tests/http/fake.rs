@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, http::Request as HttpRequest};
 use engine::{
-    Event, FinishReason, Handle, Info, Progress, Request, Template, Timings, Tokenizer, Usage,
-    tokenizer::Vocabulary,
+    Event, FinishReason, Handle, Info, Logprobs, Progress, Request, Template, Timings, Tokenizer,
+    Usage, tokenizer::Vocabulary,
 };
 use serde_json::Value;
 use server::{App, Config};
@@ -78,8 +78,26 @@ pub(crate) async fn say(request: &Request, word: &str) {
     let event = Event::Token {
         id: 0,
         text: word.to_owned(),
+        logprobs: None,
     };
     request.events.send(event).await.unwrap();
+}
+
+/// A token of one byte with its likelihood; the likeliest is `x`.
+pub(crate) async fn rate(request: &Request, byte: u8, logprob: f32) {
+    let event = Event::Token {
+        id: byte.into(),
+        text: char::from(byte).to_string(),
+        logprobs: Some(rated(logprob)),
+    };
+    request.events.send(event).await.unwrap();
+}
+
+pub(crate) fn rated(logprob: f32) -> Logprobs {
+    Logprobs {
+        logprob,
+        top: vec![(u32::from(b'x'), -0.5), (0xe4, f32::NEG_INFINITY)],
+    }
 }
 
 pub(crate) async fn answer(request: &Request, words: &[&str]) {
@@ -90,6 +108,11 @@ pub(crate) async fn answer(request: &Request, words: &[&str]) {
 }
 
 pub(crate) async fn finish(request: &Request, words: usize) {
+    end(request, words, None).await;
+}
+
+/// Ends the answer, with the token that did it where that is reported.
+pub(crate) async fn end(request: &Request, words: usize, end: Option<(u32, Logprobs)>) {
     let usage = Usage {
         prompt_tokens: request.tokens.len() as u32,
         cached_tokens: 10,
@@ -104,6 +127,7 @@ pub(crate) async fn finish(request: &Request, words: usize) {
         reason: FinishReason::Stop,
         usage,
         timings,
+        end,
     };
     request.events.send(done).await.unwrap();
 }

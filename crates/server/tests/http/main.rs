@@ -2,7 +2,9 @@
 //! No weights, no real engine: the tests hold the other end of its channel.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod choices;
 mod connections;
 mod errors;
 mod fake;
 mod routes;
+mod tokens;

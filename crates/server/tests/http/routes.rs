@@ -91,8 +91,10 @@ async fn chat_answers_in_one_piece() {
     assert_eq!(timings["prompt_n"], prompt - 10);
     assert_eq!(timings["prompt_ms"], 100.0);
     assert_eq!(timings["predicted_n"], 5);
-    assert_eq!(timings["predicted_per_second"], 10.0);
-    assert_eq!(timings["predicted_per_token_ms"], 100.0);
+    assert_eq!(timings["predicted_ms"], 500.0);
+    // The first of five tokens came out of the prompt's last pass.
+    assert_eq!(timings["predicted_per_second"], 8.0);
+    assert_eq!(timings["predicted_per_token_ms"], 125.0);
 }
 
 #[tokio::test]
@@ -149,7 +151,7 @@ async fn tools_reach_the_template_in_the_clients_order() {
 }
 
 /// The data of each event, after checking the framing.
-fn events(text: &str) -> Vec<&str> {
+pub(crate) fn events(text: &str) -> Vec<&str> {
     assert!(text.ends_with("\n\n"), "{text:?}");
     text.trim_end_matches('\n')
         .split("\n\n")
@@ -161,7 +163,7 @@ fn events(text: &str) -> Vec<&str> {
         .collect()
 }
 
-fn parsed(events: &[&str]) -> Vec<Value> {
+pub(crate) fn parsed(events: &[&str]) -> Vec<Value> {
     events
         .iter()
         .map(|event| serde_json::from_str(event).unwrap())
@@ -217,13 +219,16 @@ async fn usage_comes_last_when_asked_for() {
     let events = events(&answer.text);
     let usage: Value = serde_json::from_str(events[events.len() - 2]).unwrap();
     assert_eq!(usage["choices"], json!([]));
+    let first: Value = serde_json::from_str(events[0]).unwrap();
+    assert_eq!(first["usage"], Value::Null);
+    assert!(first.as_object().unwrap().contains_key("usage"));
     assert_eq!(usage["usage"]["completion_tokens"], 2);
 }
 
 #[tokio::test]
 async fn text_completions_both_ways() {
     let (_app, router) = fake::talkative(&["God ", "created"]);
-    for prompt in [r#""In the""#, r#"["In the"]"#, "[73,110]"] {
+    for prompt in [r#""In the""#, r#"["In the"]"#, "[73,110]", "[[73,110]]"] {
         let body = format!(r#"{{"model":"fake","prompt":{prompt},"max_tokens":5}}"#);
         let json = send(&router, post("/v1/completions", body)).await.json();
         assert_eq!(json["object"], "text_completion");
@@ -299,6 +304,9 @@ async fn metrics_have_llama_servers_names() {
         "kimi_predicted_tokens_seconds 6.0",
         "kimi_requests_processing 0",
         "kimi_requests_deferred 0",
+        "kimi_slots 1",
+        "kimi_kv_cache_tokens 0",
+        "kimi_kv_cache_usage_ratio 0.0",
         &format!("kimi_n_tokens_max {}", prompt_tokens + 3),
         r#"kimi_http_requests_total{route="/v1/chat/completions",code="200"} 1"#,
         "# EOF",
@@ -334,7 +342,9 @@ async fn keys_guard_all_but_health_and_models() {
     for path in ["/health", "/v1/health", "/v1/models"] {
         assert_eq!(send(&router, get(path)).await.status, 200, "{path}");
     }
-    assert_eq!(send(&router, get("/metrics")).await.status, 401);
+    for path in ["/metrics", "/props", "/slots", "/tokenizer_info"] {
+        assert_eq!(send(&router, get(path)).await.status, 401, "{path}");
+    }
     let with = |value: &str| {
         let mut request = post("/v1/chat/completions", HELLO);
         request
