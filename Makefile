@@ -11,7 +11,7 @@ export KIMI_IMAGES := $(IMAGES)/kimi-operator.tar $(IMAGES)/kimi-worker.tar
 
 test: deps lint test-unit e2e
 
-# Debian packages, where some are missing. The cluster binary and the Python client are made where they are used.
+# Debian packages, where some are missing. The cluster binary and the Python clients are made where they are used.
 deps:
 	e2e/cluster/deps.sh
 
@@ -20,7 +20,7 @@ lint:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
 test-unit:
-	KIMI_REQUIRE_HUB_CLIENT=1 cargo test --workspace --exclude e2e --locked
+	KIMI_REQUIRE_CLIENTS=1 cargo test --workspace --exclude e2e --locked
 
 images:
 	cargo build --release --locked -p kimi-operator -p worker -p testhub

@@ -8,6 +8,7 @@ mod admin;
 mod api;
 mod body;
 mod cdn;
+pub mod clients;
 mod errors;
 pub mod faults;
 mod repo;
