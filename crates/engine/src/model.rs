@@ -3,7 +3,7 @@
 
 mod layers;
 #[cfg(test)]
-mod shapes;
+mod llama_cpp;
 #[cfg(test)]
 mod tests;
 

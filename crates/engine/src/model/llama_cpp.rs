@@ -1,0 +1,118 @@
+//! Beside llama.cpp, whose logits are committed: the trained model's quants, and models of random weights in the shapes
+//! that the trained one does not have.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+use std::{env, fs, path::PathBuf};
+
+use crate::{
+    Compat, Options, Progress,
+    eval::{self, Position, Reference},
+    load::load,
+    testing::{kimi_tiny, options, synthetic, testdata},
+};
+
+/// Largest difference of a logit in F32, where logits have a spread of about 1.
+const BOUND: f32 = 1e-4;
+
+/// References of `testdata/`.
+fn golden(path: &str) -> Vec<Reference> {
+    let text = fs::read_to_string(testdata().join(path)).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// KL divergence of one reference from another at the same position; tokens that one of them does not list count as
+/// one.
+fn between(exact: &Position, other: &Position) -> f64 {
+    let probability = |position: &Position, logit: f32| f64::from(logit - position.logsumexp).exp();
+    let (mut total, mut rest_p, mut rest_q) = (0.0, 1.0, 1.0);
+    for (id, logit) in &exact.top {
+        let Some((_, other_logit)) = other.top.iter().find(|(other, _)| other == id) else {
+            continue;
+        };
+        let p = probability(exact, *logit);
+        let q = probability(other, *other_logit);
+        total += p * (p / q).ln();
+        rest_p -= p;
+        rest_q -= q;
+    }
+    total + rest_p * (rest_p / rest_q).ln()
+}
+
+/// `exact` is this engine with activations in f32, committed so that kernels which round activations, as llama.cpp's do,
+/// cannot lose more by it than llama.cpp: at most 1.1 times as much.
+#[test]
+fn is_as_close_to_exact_activations_as_llama_cpp() {
+    for quant in ["Q8_0", "Q4_K_M"] {
+        let [exact, theirs] =
+            ["exact", "llama"].map(|by| golden(&format!("llama.cpp/{quant}-{by}.json")).remove(0));
+        let options = Options {
+            compat: Some(Compat::LlamaCpp),
+            ..options(&kimi_tiny(quant), 2)
+        };
+        let loaded = load(&options, &Progress::new()).unwrap();
+        let ours = eval::distance(&loaded, &exact).unwrap().mean_divergence;
+        let pairs = exact.positions.iter().zip(&theirs.positions);
+        let theirs = pairs
+            .map(|(exact, theirs)| between(exact, theirs))
+            .sum::<f64>()
+            / exact.positions.len() as f64;
+        eprintln!("{quant}: {ours:e}, llama.cpp {theirs:e}");
+        assert!(theirs > 1e-6, "{quant}: {theirs:e}");
+        assert!(
+            ours <= 1.1 * theirs,
+            "{quant}: {ours:e}, llama.cpp {theirs:e}"
+        );
+    }
+}
+
+#[test]
+fn every_shape_computes_what_llama_cpp_does() {
+    let dir = tempfile::tempdir().unwrap();
+    for shape in synthetic::ALL {
+        let path = dir.path().join("model.gguf");
+        shape.draft().write(&path);
+        let options = Options {
+            compat: Some(Compat::LlamaCpp),
+            ..options(&path, 2)
+        };
+        let loaded = load(&options, &Progress::new()).unwrap();
+        for reference in golden(&format!("shapes/{}.json", shape.name)) {
+            let distance = eval::distance(&loaded, &reference).unwrap();
+            eprintln!("{}: {distance:?}", shape.name);
+            assert!(distance.logit < BOUND, "{}: {distance:?}", shape.name);
+            assert_eq!(distance.same_top, distance.positions);
+        }
+    }
+}
+
+/// `KIMI_SHAPES=DIR cargo test -p engine shapes -- --ignored` writes the models and a request for their logits to DIR;
+/// bench/shapes.sh makes the goldens of them.
+#[test]
+#[ignore = "writes files for bench/shapes.sh"]
+fn writes_the_shapes() {
+    let dir = PathBuf::from(env::var_os("KIMI_SHAPES").unwrap());
+    // Tokens of words, none of them special.
+    let ids: Vec<u32> = (0..40).map(|at| 300 + at * 61).collect();
+    let position = |pos| Position {
+        pos,
+        // As many as are wanted.
+        top: vec![(0, 0.0); 16],
+        logsumexp: 0.0,
+    };
+    let request = [Reference {
+        name: "words".to_owned(),
+        text: String::new(),
+        ids,
+        positions: [0, 1, 20, 39].map(position).to_vec(),
+    }];
+    fs::write(
+        dir.join("request.json"),
+        serde_json::to_string(&request).unwrap(),
+    )
+    .unwrap();
+    for shape in synthetic::ALL {
+        shape
+            .draft()
+            .write(&dir.join(format!("{}.gguf", shape.name)));
+    }
+}
