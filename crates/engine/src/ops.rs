@@ -57,20 +57,6 @@ pub(crate) fn transpose(y: Vec<f32>, tokens: usize) -> Vec<f32> {
     turned
 }
 
-/// Σ a\[i\]·b\[i\], in sixteen partial sums that the compiler keeps in vector registers.
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let (a_blocks, a_rest) = a.as_chunks::<16>();
-    let (b_blocks, b_rest) = b.as_chunks::<16>();
-    let mut sums = [0.0f32; 16];
-    for (a, b) in a_blocks.iter().zip(b_blocks) {
-        for lane in 0..16 {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f32>() + rest
-}
-
 /// y\[i\] += scale·x\[i\].
 pub(crate) fn add_scaled(y: &mut [f32], scale: f32, x: &[f32]) {
     for (y, x) in y.iter_mut().zip(x) {
@@ -125,15 +111,6 @@ mod tests {
 
     use super::*;
     use crate::weights::Matrix;
-
-    #[test]
-    fn dot_handles_tails() {
-        for len in 0..40 {
-            let a: Vec<f32> = (0..len).map(|i| i as f32).collect();
-            let expected: f32 = a.iter().map(|a| a * a).sum();
-            assert_eq!(dot(&a, &a), expected);
-        }
-    }
 
     #[test]
     fn softmax_of_large_values_is_finite() {

@@ -62,8 +62,10 @@ mod q5_k;
 mod q6_0;
 mod q6_k;
 mod q8_0;
+mod rows;
 mod tq1_0;
 mod tq2_0;
 
 pub use cpu::Isa;
 pub use kernels::{Kernels, kernels, kernels_on, quantize};
+pub use rows::{RowKernels, row_kernels, row_kernels_on};

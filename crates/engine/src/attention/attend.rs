@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use quant::RowKernels;
 use rayon::prelude::*;
 
 use crate::{Progress, config::Config, kv_cache::KvCache, model::Turn, ops};
@@ -134,6 +135,7 @@ impl Block<'_> {
 
     /// Adds the rows from `begin` to the end of its segment that the tokens see.
     fn add_segment(&self, sums: &mut Sums, begin: usize, progress: &Progress) {
+        let kernels = quant::row_kernels();
         let tokens = self.tokens();
         let end = (self.position + tokens).min(begin + SEGMENT);
         let mut tile = vec![0.0; TILE * self.row];
@@ -144,7 +146,8 @@ impl Block<'_> {
             for (head, queries) in self.queries.iter().enumerate() {
                 for (token, q) in queries.chunks_exact(self.row).enumerate() {
                     let visible = (self.position + token + 1).saturating_sub(first).min(rows);
-                    sums.add(head * tokens + token, q, &tile[..visible * self.row]);
+                    let rows = &tile[..visible * self.row];
+                    sums.add(kernels, head * tokens + token, q, rows);
                 }
             }
             progress.touch();
@@ -174,20 +177,18 @@ impl Sums {
     }
 
     /// Adds at most a tile of rows to the sum of query `at`.
-    fn add(&mut self, at: usize, q: &[f32], rows: &[f32]) {
+    fn add(&mut self, kernels: &RowKernels, at: usize, q: &[f32], rows: &[f32]) {
         let mut scores = [0.0; TILE];
         let scores = &mut scores[..rows.len() / q.len()];
-        for (score, row) in scores.iter_mut().zip(rows.chunks_exact(q.len())) {
-            *score = ops::dot(q, row);
-        }
+        (kernels.dots)(q, rows, scores);
         let top = scores.iter().copied().fold(self.tops[at], f32::max);
         self.raise(at, top);
-        let sum = &mut self.sums[at * self.width..(at + 1) * self.width];
-        for (score, row) in scores.iter().zip(rows.chunks_exact(q.len())) {
-            let weight = (score - top).exp();
-            self.weights[at] += weight;
-            ops::add_scaled(sum, weight, row);
+        for score in scores.iter_mut() {
+            *score = (*score - top).exp();
+            self.weights[at] += *score;
         }
+        let sum = &mut self.sums[at * self.width..(at + 1) * self.width];
+        (kernels.add_weighted)(sum, scores, rows, q.len());
     }
 
     /// Adds the sums that the same queries have over later rows.
