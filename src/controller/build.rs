@@ -169,12 +169,13 @@ pub fn build(
     snapshot: &Snapshot,
 ) -> Result<Resources<Prepared>, Error> {
     let mut resources = Resources::default();
-    let Ok(model) = &assessment.model else {
-        return Ok(resources);
-    };
     if decision.step == Step::Deleting {
         return Ok(resources);
     }
+    let Ok(model) = &assessment.model else {
+        restore(snapshot, &mut resources);
+        return Ok(resources);
+    };
     let target = assessment.target.as_ref();
     resources
         .jobs
@@ -210,6 +211,34 @@ pub fn build(
     resources.suspensions = suspensions(model, snapshot);
     resources.deletions = deletions(model, target, decision, snapshot);
     Ok(resources)
+}
+
+/// A spec that cannot be acted on stops nothing, and what was stopped to make room for the spec before it starts again.
+fn restore(snapshot: &Snapshot, resources: &mut Resources<Prepared>) {
+    let stopped = snapshot
+        .active()
+        .filter(|active| active.stopped_at.is_some() && !active.deleting);
+    let Some(active) = stopped else { return };
+    resources.scales.push(Scale {
+        deployment: active.name.clone(),
+        replicas: snapshot.spec.serving.replicas.clamp(1, 1000),
+        stopped_at: None,
+        emptied_at: None,
+        inputs: None,
+    });
+    let others = snapshot
+        .workloads
+        .iter()
+        .filter(|other| other.id != active.id);
+    resources.deletions.extend(others.filter_map(delete));
+}
+
+fn delete(workload: &Workload) -> Option<Deletion> {
+    (!workload.deleting).then(|| Deletion {
+        kind: DeletedKind::Deployment,
+        name: workload.name.clone(),
+        uid: workload.uid.clone(),
+    })
 }
 
 fn new_job(
@@ -376,25 +405,28 @@ fn deletions(
             uid: uid.clone(),
         });
     }
-    let Some(target) = target else {
-        return deletions;
-    };
     if decision.step == Step::Free {
         deletions.extend(freed(snapshot));
     }
     let active = snapshot.active().map(|active| active.id.as_str());
     let drains = decision.step == Step::DrainOld;
-    let given_up = matches!(decision.step, Step::GiveUp { .. } | Step::RolledBack);
+    // Where a server is selected, one that was started for an earlier spec must not keep the room that it may need.
+    let given_up = active.is_some()
+        && matches!(
+            decision.step,
+            Step::GiveUp { .. } | Step::RolledBack | Step::Refused
+        );
+    let wanted = target.map(|target| target.workload.as_str());
     let stale = snapshot.workloads.iter().filter(|workload| {
-        (given_up || workload.id != target.workload)
-            && !workload.deleting
-            && (drains || Some(workload.id.as_str()) != active)
+        let id = Some(workload.id.as_str());
+        let serves = id == active && !drains;
+        let comes = match wanted {
+            Some(_) => id == wanted && !given_up,
+            None => active.is_none(),
+        };
+        !serves && !comes
     });
-    deletions.extend(stale.map(|workload| Deletion {
-        kind: DeletedKind::Deployment,
-        name: workload.name.clone(),
-        uid: workload.uid.clone(),
-    }));
+    deletions.extend(stale.filter_map(delete));
     deletions
 }
 

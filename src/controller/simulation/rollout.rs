@@ -163,6 +163,37 @@ fn one_slot_and_weights_that_cannot_serve_start_the_old_again() {
     }
 }
 
+/// The old server was stopped for a spec that was then replaced by one that leads nowhere.
+#[test]
+fn one_slot_and_an_edit_that_leads_nowhere_start_the_old_again() {
+    for nowhere in [
+        |spec: &mut spec::KimiModelSpec| spec.quant = Some("Q9_9".to_owned()),
+        |spec: &mut spec::KimiModelSpec| spec.model = Some("Kimi-K9".to_owned()),
+        |spec: &mut spec::KimiModelSpec| spec.serving.context_length = Some(8192),
+    ] {
+        let mut cluster = serving("Q4_K_M");
+        one_slot(&mut cluster);
+        cluster.edit(|spec| spec.quant = Some("Q5_0".to_owned()));
+        while cluster.reconcile().step != Step::StopOld {
+            cluster.tick();
+        }
+        cluster.tick();
+        cluster.edit(nowhere);
+        let decision = cluster.settle(20);
+        assert!(decision.stalled, "{}", decision.message);
+        for _ in 0..10 {
+            cluster.reconcile();
+            cluster.tick();
+        }
+        assert_eq!(
+            (active_quant(&cluster).as_deref(), cluster.deployments.len()),
+            (Some("Q4_K_M"), 1),
+            "{}",
+            decision.message
+        );
+    }
+}
+
 #[test]
 fn a_first_deploy_that_cannot_serve_is_said_and_heals() {
     let mut cluster = cluster(MINIMAL);
