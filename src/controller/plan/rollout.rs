@@ -169,11 +169,17 @@ fn crashed(pod: &ServerPod) -> Decision {
 
 /// Whether the scheduler names what `old` holds. A GPU is held or free: waiting for it to shrink is no use.
 fn holds_the_gpu(blocked: &Blocked, old: &Workload) -> bool {
-    let lacks = format!("Insufficient {}", names::GPU_RESOURCE);
-    old.gpu && blocked.message.contains(&lacks)
+    old.gpu && lacks(blocked, names::GPU_RESOURCE)
 }
 
-/// Whether stopping `old` can make room. Otherwise an outage would buy nothing. It does where
+fn lacks(blocked: &Blocked, resource: &str) -> bool {
+    blocked
+        .message
+        .contains(&format!("Insufficient {resource}"))
+}
+
+/// Whether stopping `old` can make room. Otherwise an outage would buy nothing: it frees no GPU that it does not hold. It
+/// does where
 ///
 /// - a quota counts both servers;
 /// - one of its pods is on a Node where the target's pod could be;
@@ -184,6 +190,13 @@ fn frees_room(model: &ValidModel, target: &Target, blocked: &Blocked, old: &Work
         let mut nodes = model.nodes.matching.iter();
         nodes.any(|node| node.name == name && node.memory >= target.memory_request)
     };
+    let others_gpu = !old.gpu
+        && lacks(blocked, names::GPU_RESOURCE)
+        && !lacks(blocked, "memory")
+        && !lacks(blocked, "cpu");
+    if others_gpu {
+        return false;
+    }
     blocked.cause == BlockedCause::Refused
         || old.artifact == target.artifact
         || old

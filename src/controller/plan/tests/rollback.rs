@@ -242,6 +242,13 @@ fn a_gpu_that_the_old_server_holds_is_not_waited_for() {
     };
     check(switching(false), named(true), "StopOld", "MakingRoom");
     check(switching(false), named(false), "WaitReady", "Unschedulable");
+    let for_long = |s: &mut Snapshot| {
+        named(false)(s);
+        let since = at(s, MINUTE * 5);
+        s.workloads[0].pods[0].blocked.as_mut().unwrap().since = since;
+    };
+    let decision = check(switching(false), for_long, "WaitReady", "Unschedulable");
+    assert!(decision.stalled, "somebody else holds the GPU");
 }
 
 #[test]
