@@ -20,7 +20,7 @@ const MAX_TABLE_BYTES: usize = 4_000_000;
 
 /// Blanks allowed between the parts of a JSON text: none, one, or a new line and its indentation.
 /// Without a limit a model could go on with blanks for ever.
-const BLANKS: &str = r" |\n {0,32}";
+const BLANKS: &str = r" |\n {0,16}";
 
 /// What an answer must look like.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -105,13 +105,12 @@ impl Job {
         }
     }
 
-    /// What there is to say of the slot that has this request.
+    /// What there is to say of the request in the status of its slot.
     pub(crate) fn status(&self) -> SlotStatus {
         SlotStatus {
-            is_busy: true,
             prompt_tokens: self.usage.prompt_tokens,
-            cached_tokens: 0,
             generated_tokens: self.usage.completion_tokens,
+            ..SlotStatus::default()
         }
     }
 

@@ -50,6 +50,8 @@ pub(crate) struct Slot {
     /// Tokens in the cache.
     pub(crate) tokens: Vec<u32>,
     job: Option<Job>,
+    /// Of the request that has it, or had it last.
+    status: SlotStatus,
     /// The number of the last request that had it; 0 before the first.
     used: u64,
 }
@@ -60,6 +62,7 @@ impl Slot {
             cache,
             tokens: Vec::new(),
             job: None,
+            status: SlotStatus::default(),
             used: 0,
         }
     }
@@ -116,17 +119,10 @@ impl Scheduler {
     /// Shows what the slots are doing.
     fn tell(&self, slots: &[Slot]) {
         for (at, slot) in slots.iter().enumerate() {
-            let cached_tokens = u32::try_from(slot.tokens.len()).unwrap_or(u32::MAX);
-            let now = match &slot.job {
-                Some(job) => SlotStatus {
-                    cached_tokens,
-                    ..job.status()
-                },
-                None => SlotStatus {
-                    is_busy: false,
-                    cached_tokens,
-                    ..self.status.slot(at)
-                },
+            let now = SlotStatus {
+                is_busy: slot.job.is_some(),
+                cached_tokens: u32::try_from(slot.tokens.len()).unwrap_or(u32::MAX),
+                ..slot.status
             };
             self.status.set_slot(at, now);
         }
@@ -170,7 +166,9 @@ impl Scheduler {
         for (((slot, mut job), (tokens, _)), logits) in ready.into_iter().zip(asked).zip(logits) {
             slot.tokens.extend(tokens);
             moved = true;
-            if job.take(logits, time, &self.tokenizer, slot) != Step::Ended {
+            let step = job.take(logits, time, &self.tokenizer, slot);
+            slot.status = job.status();
+            if step != Step::Ended {
                 slot.job = Some(job);
             }
         }
@@ -201,7 +199,9 @@ fn admit(waiting: &mut VecDeque<(Instant, Request)>, slots: &mut [Slot], admitte
         };
         *admitted += 1;
         slot.used = *admitted;
-        slot.job = Some(Job::new(request, arrived));
+        let job = Job::new(request, arrived);
+        slot.status = job.status();
+        slot.job = Some(job);
     }
 }
 

@@ -60,11 +60,6 @@ impl Status {
         self.waiting.store(requests, Relaxed);
     }
 
-    /// One slot; the default for one that does not exist.
-    pub(crate) fn slot(&self, at: usize) -> SlotStatus {
-        self.slots.get(at).map(Slot::read).unwrap_or_default()
-    }
-
     pub(crate) fn set_slot(&self, at: usize, now: SlotStatus) {
         let Some(slot) = self.slots.get(at) else {
             return;
