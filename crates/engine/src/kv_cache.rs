@@ -1,6 +1,8 @@
 //! What attention remembers: per token and layer one row of the compressed keys and values and the
 //! rotary key, shared by all heads. It must not know attention's arithmetic.
 
+use std::ops::Range;
+
 use gguf::Dtype;
 use half::{
     f16,
@@ -112,6 +114,34 @@ impl KvCache {
         }
     }
 
+    /// Takes over the rows of `tokens` from another cache of the same model and type, in place of its
+    /// own from there on. Both must have the tokens before them in common.
+    pub(crate) fn copy_from(&mut self, other: &Self, tokens: Range<usize>) {
+        let values = tokens.start * self.row..tokens.end * self.row;
+        for (to, from) in self.layers.iter_mut().zip(&other.layers) {
+            match (to, from) {
+                (Rows::F32(to), Rows::F32(from)) => {
+                    to[values.clone()].copy_from_slice(&from[values.clone()]);
+                }
+                (Rows::F16(to), Rows::F16(from)) => {
+                    to[values.clone()].copy_from_slice(&from[values.clone()]);
+                }
+                (
+                    Rows::Blocks {
+                        bytes, row_bytes, ..
+                    },
+                    Rows::Blocks { bytes: from, .. },
+                ) => {
+                    let range = tokens.start * *row_bytes..tokens.end * *row_bytes;
+                    bytes[range.clone()].copy_from_slice(&from[range]);
+                }
+                // Another type: these tokens are computed instead.
+                _ => return self.truncate(tokens.start),
+            }
+        }
+        self.len = tokens.end;
+    }
+
     /// Bytes allocated for rows.
     #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
@@ -178,6 +208,30 @@ mod tests {
                 .map(|(a, b)| (a - b).abs())
                 .fold(0.0, f32::max);
             assert!(found <= worst, "{kind}: {found}");
+        }
+    }
+
+    #[test]
+    fn rows_of_another_cache_are_taken_over_as_they_are() {
+        let config = small_config();
+        let rows = noise(4 * config.kv_row(), 1);
+        for kind in CacheType::ALL {
+            let mut from = KvCache::new(&config, 8, kind).unwrap();
+            from.write(1, 0, &rows);
+            from.advance(4);
+            let mut to = KvCache::new(&config, 8, kind).unwrap();
+            to.advance(6);
+            to.copy_from(&from, 1..3);
+            assert_eq!(to.len(), 3);
+            let read = |cache: &KvCache, at: usize| {
+                let mut row = vec![0.0; config.kv_row()];
+                cache.read(1, at, &mut row);
+                row
+            };
+            for at in 1..3 {
+                assert_eq!(read(&to, at), read(&from, at), "{kind}");
+            }
+            assert_ne!(read(&to, 3), read(&from, 3));
         }
     }
 

@@ -461,6 +461,23 @@ fn a_reader_that_left_frees_its_slot() {
 }
 
 #[test]
+fn a_prompt_is_not_computed_twice_whoever_asks() {
+    let (_engine, handle) = start(2);
+    let tokens = question(&handle, "Who built the ark?");
+    let end = handle.tokenizer().special("<|im_end|>").unwrap();
+    let (mut busy, mut receiver) = request(tokens.clone());
+    busy.max_tokens = None;
+    busy.sampling.logit_bias = vec![(end, -1e9)];
+    handle.submit(busy).unwrap();
+    // Its first token says that its prompt is in the cache, and it goes on meanwhile.
+    receiver.blocking_recv().unwrap();
+    let count = u32::try_from(tokens.len()).unwrap();
+    let heard = ask(&handle, tokens, |_| ());
+    assert_eq!(heard.text, "Noah built the ark.");
+    assert_eq!(heard.usage.cached_tokens, count - 1);
+}
+
+#[test]
 fn a_slow_reader_makes_only_itself_wait() {
     let (_engine, handle) = start(2);
     let (events, mut slow) = mpsc::channel(1);
