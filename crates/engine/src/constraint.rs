@@ -10,7 +10,7 @@ use llguidance::{
 };
 use serde_json::{Value, json};
 
-use crate::{Error, Tokenizer};
+use crate::{Error, Tokenizer, sampler::likeliest};
 
 /// Longest token that can be part of a constrained answer, in bytes; the table has no longer ones.
 const MAX_TOKEN_BYTES: usize = 1000;
@@ -225,7 +225,7 @@ fn refused(error: impl fmt::Display) -> Error {
     Error::Constraint(error.to_string())
 }
 
-/// What one answer must look like, and how far it has come. A model that thinks does so freely first.
+/// What one answer must look like, and how far it has come. A model that thinks first does so freely.
 pub struct Constraint {
     matcher: Matcher,
     thinking: Option<Thinking>,
@@ -277,7 +277,11 @@ impl Constraint {
             return Ok(());
         }
         let mut allowed = self.matcher.compute_mask_or_eos().map_err(refused)?;
-        if let (State::Fresh, Some(thinking)) = (self.state, &self.thinking) {
+        // Only a model that would think by itself may: in others' vocabularies the token is too, and
+        // where little else is allowed it would come up by chance.
+        if let (State::Fresh, Some(thinking)) = (self.state, &self.thinking)
+            && likeliest(logits).is_some_and(|(token, _)| token == thinking.begin)
+        {
             allowed.allow_token(thinking.begin);
         }
         allowed.iter_unset_entries(|id| bar(logits, id));

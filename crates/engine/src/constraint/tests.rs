@@ -21,9 +21,10 @@ fn tokenizer() -> Tokenizer {
     Tokenizer::new(Vocabulary::bytes(&SPECIAL)).unwrap()
 }
 
-/// Which tokens may come next.
-fn allowed(constraint: &mut Constraint, vocab: usize) -> Vec<u32> {
+/// Which tokens may come next when the model prefers `favourite`.
+fn allowed(constraint: &mut Constraint, vocab: usize, favourite: u32) -> Vec<u32> {
     let mut logits = vec![0.0; vocab];
+    logits[favourite as usize] = 1.0;
     constraint.mask(&mut logits).unwrap();
     (0..)
         .zip(logits)
@@ -41,13 +42,13 @@ fn accepts(format: &AnswerFormat, text: &str) -> bool {
         .unwrap();
     let mut over = false;
     for id in tokenizer.encode_with_special(text) {
-        if over || !allowed(&mut constraint, tokenizer.vocab()).contains(&id) {
+        if over || !allowed(&mut constraint, tokenizer.vocab(), id).contains(&id) {
             return false;
         }
         over = constraint.accept(id).unwrap();
     }
     let end = tokenizer.special("<|im_end|>").unwrap();
-    over || allowed(&mut constraint, tokenizer.vocab()).contains(&end)
+    over || allowed(&mut constraint, tokenizer.vocab(), end).contains(&end)
 }
 
 #[test]
@@ -95,7 +96,7 @@ fn a_thought_comes_first_and_is_free() {
     let grammars = Grammars::new(&tokenizer).unwrap();
     let mut constraint = grammars.constraint(&object).unwrap();
     constraint.begin(&tokenizer.encode_with_special("x<think>"));
-    let free = allowed(&mut constraint, tokenizer.vocab());
+    let free = allowed(&mut constraint, tokenizer.vocab(), 0);
     let ends: Vec<u32> = free.iter().copied().filter(|id| *id >= 256).collect();
     assert_eq!(free.len(), 257, "all bytes and one special token");
     assert_eq!(ends, [tokenizer.special("</think>").unwrap()]);
@@ -177,12 +178,16 @@ fn two_answers_of_one_format_do_not_meet() {
     let grammars = Grammars::new(&tokenizer).unwrap();
     let mut first = grammars.constraint(&AnswerFormat::JsonObject).unwrap();
     let mut second = first.clone();
-    first.accept(u32::from(b'{')).unwrap();
+    let (open, close) = (u32::from(b'{'), u32::from(b'}'));
+    first.accept(open).unwrap();
+    assert_eq!(allowed(&mut second, tokenizer.vocab(), open), [open]);
+    let think = tokenizer.special("<think>").unwrap();
     assert_eq!(
-        allowed(&mut second, tokenizer.vocab()),
-        [u32::from(b'{'), tokenizer.special("<think>").unwrap()]
+        allowed(&mut second, tokenizer.vocab(), think),
+        [open, think],
+        "a model that would rather think may"
     );
-    assert!(allowed(&mut first, tokenizer.vocab()).contains(&u32::from(b'}')));
+    assert!(allowed(&mut first, tokenizer.vocab(), think).contains(&close));
 }
 
 /// Whatever the model prefers, the answer parses: at each step the last allowed token is taken, then
@@ -195,7 +200,7 @@ fn every_path_leads_to_json() {
     let mut text = String::new();
     let mut over = false;
     for step in 0..400 {
-        let allowed = allowed(&mut constraint, tokenizer.vocab());
+        let allowed = allowed(&mut constraint, tokenizer.vocab(), 0);
         let ordinary: Vec<u32> = allowed.into_iter().filter(|id| *id < 128).collect();
         let ending = [b'"', b'}', b']', b'0'].map(u32::from);
         let soonest = ending.into_iter().find(|id| ordinary.contains(id));
