@@ -79,7 +79,7 @@ struct CallTokens {
 }
 
 impl Grammars {
-    /// Builds the tree: a tenth of a second for Kimi's vocabulary.
+    /// Builds the tree: about two seconds for Kimi's vocabulary.
     pub(crate) fn new(tokenizer: &Tokenizer) -> Result<Self, Error> {
         let vocab = u32::try_from(tokenizer.vocab()).unwrap_or(u32::MAX);
         let words: Vec<Vec<u8>> = (0..vocab).map(|id| word(tokenizer, id)).collect();

@@ -1,4 +1,5 @@
-//! An answer as server-sent events, in OpenAI's framing. It must not know the JSON inside them.
+//! An answer on its way out: in one piece, or as server-sent events in OpenAI's framing. It must not
+//! know the JSON inside.
 
 use std::{convert::Infallible, time::Duration};
 
