@@ -52,7 +52,7 @@ fn damaged_headers() {
     let out = dir.path().join("out.gguf");
 
     let config = Config {
-        cases: 1200,
+        cases: 600,
         failure_persistence: None,
         ..Config::default()
     };
