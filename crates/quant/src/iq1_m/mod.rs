@@ -39,16 +39,12 @@ impl Levels<256> for Block {
             let at = u16::from(self.qs[index][i]) | (high >> (4 * i) & 7) << 8;
             codebook::IQ1[usize::from(at)]
         });
-        let mut levels = levels::from_eights(vectors);
-        for (i, eight) in levels.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-            let delta = if high >> (4 * i + 3) & 1 == 0 { 1 } else { -1 };
-            *eight = eight.map(|level| level + delta);
-        }
+        let lowered = [0, 1, 2, 3].map(|i| high >> (4 * i + 3) & 1 == 1);
         let packed = u16::from_le_bytes(self.scales[index / 2]);
         let scales = [0, 1].map(|half| {
             let s = packed >> (6 * (index % 2) + 3 * half) & 7;
             d * f32::from(2 * s + 1) * 0.125
         });
-        Group::new(scales, levels)
+        Group::nudged(scales, vectors, lowered)
     }
 }

@@ -38,9 +38,7 @@ impl Levels<256> for Block {
             let at = u16::from(self.qs[index][i]) | (high >> (3 * i) & 7) << 8;
             codebook::IQ1[usize::from(at)]
         });
-        let delta = if high >> 15 == 0 { 1 } else { -1 };
-        let levels = levels::from_eights(vectors).map(|level| level + delta);
         let scale = d * f32::from(2 * (high >> 12 & 7) + 1);
-        Group::new([scale * 0.125; 2], levels)
+        Group::nudged([scale * 0.125; 2], vectors, [high >> 15 == 1; 4])
     }
 }

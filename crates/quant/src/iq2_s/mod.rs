@@ -4,9 +4,9 @@
 use gguf::Dtype;
 
 use crate::block::Half;
+use crate::codebook;
 use crate::kernels::Ladder;
 use crate::levels::{self, Group, Levels};
-use crate::{codebook, signs};
 
 pub(crate) static LADDER: Ladder = levels::ladder::<Block, 256>();
 
@@ -38,10 +38,10 @@ impl Levels<256> for Block {
         let high = usize::from(self.qh[index]);
         let vectors = [0, 1, 2, 3].map(|i| {
             let at = usize::from(self.qs[index][i]) | (high >> (2 * i) & 3) << 8;
-            signs::apply(codebook::IQ2_S[at], self.signs[index][i])
+            codebook::IQ2_S[at]
         });
         let scales = [self.scales[index] & 15, self.scales[index] >> 4];
         let scales = scales.map(|s| d * (0.5 + f32::from(s)) * 0.25);
-        Group::new(scales, levels::from_eights(vectors))
+        Group::signed(scales, vectors, self.signs[index])
     }
 }

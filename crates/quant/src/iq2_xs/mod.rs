@@ -31,13 +31,12 @@ impl Levels<256> for Block {
 
     #[inline(always)]
     fn group(&self, d: f32, index: usize) -> Group {
-        let vectors = self.vectors[index].map(|packed| {
-            let packed = u16::from_le_bytes(packed);
-            let vector = codebook::IQ2_XS[usize::from(packed & 511)];
-            signs::apply(vector, signs::even(u32::from(packed >> 9)))
-        });
+        let packed = self.vectors[index].map(u16::from_le_bytes);
+        let vectors = packed.map(|packed| codebook::IQ2_XS[usize::from(packed & 511)]);
+        let [first, second, third, fourth] = packed.map(|packed| u32::from(packed >> 9));
+        let signs = signs::even(first | second << 7 | third << 14 | fourth << 21);
         let scales = [self.scales[index] & 15, self.scales[index] >> 4];
         let scales = scales.map(|s| d * (0.5 + f32::from(s)) * 0.25);
-        Group::new(scales, levels::from_eights(vectors))
+        Group::signed(scales, vectors, signs)
     }
 }

@@ -31,11 +31,8 @@ impl Levels<256> for Block {
     fn group(&self, d: f32, index: usize) -> Group {
         let [indices, packed] = self.groups[index];
         let packed = u32::from_le_bytes(packed);
-        let vectors = [0, 1, 2, 3].map(|i| {
-            let vector = codebook::IQ2_XXS[usize::from(indices[i])];
-            signs::apply(vector, signs::even(packed >> (7 * i)))
-        });
+        let vectors = indices.map(|at| codebook::IQ2_XXS[usize::from(at)]);
         let scale = d * (0.5 + (packed >> 28) as f32) * 0.25;
-        Group::new([scale; 2], levels::from_eights(vectors))
+        Group::signed([scale; 2], vectors, signs::even(packed))
     }
 }

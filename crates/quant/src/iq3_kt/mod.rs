@@ -33,8 +33,9 @@ impl Levels<256> for Block {
         let s = self.scales[index % 4] >> (4 * (index / 4)) & 15;
         let mut levels = trellis::group(self.seeds[index].map(u16::from_le_bytes));
         for (level, signs) in levels.iter_mut().zip(self.signs) {
-            let negative = signs >> index & 1 == 1;
-            *level = if negative { -level.abs() } else { level.abs() };
+            // All ones where the sign is negative: x ^ 0 − 0 is x, x ^ −1 − (−1) is −x.
+            let negative = ((signs >> index & 1) as i8).wrapping_neg();
+            *level = (level.wrapping_abs() ^ negative).wrapping_sub(negative);
         }
         Group::new([d * f32::from(s); 2], levels)
     }

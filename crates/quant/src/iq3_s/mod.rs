@@ -4,9 +4,9 @@
 use gguf::Dtype;
 
 use crate::block::Half;
+use crate::codebook;
 use crate::kernels::Ladder;
 use crate::levels::{self, Group, Levels};
-use crate::{codebook, signs};
 
 pub(crate) static LADDER: Ladder = levels::ladder::<Block, 256>();
 
@@ -37,14 +37,13 @@ impl Levels<256> for Block {
     fn group(&self, d: f32, index: usize) -> Group {
         let high = usize::from(self.qh[index]);
         let vectors = [0, 1, 2, 3].map(|i| {
-            let pair = [0, 1].map(|j| {
+            levels::join([0, 1].map(|j| {
                 let at = usize::from(self.qs[index][i][j]) | (high >> (2 * i + j) & 1) << 8;
                 codebook::IQ3_S[at]
-            });
-            signs::apply(levels::join(pair), self.signs[index][i])
+            }))
         });
         let s = self.scales[index / 2] >> (4 * (index % 2)) & 15;
         let scale = d * f32::from(1 + 2 * s);
-        Group::new([scale; 2], levels::from_eights(vectors))
+        Group::signed([scale; 2], vectors, self.signs[index])
     }
 }

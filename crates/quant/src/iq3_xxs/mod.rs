@@ -32,11 +32,9 @@ impl Levels<256> for Block {
     #[inline(always)]
     fn group(&self, d: f32, index: usize) -> Group {
         let packed = u32::from_le_bytes(self.signs[index]);
-        let vectors = [0, 1, 2, 3].map(|i| {
-            let pair = self.qs[index][i].map(|at| codebook::IQ3_XXS[usize::from(at)]);
-            signs::apply(levels::join(pair), signs::even(packed >> (7 * i)))
-        });
+        let vectors = self.qs[index]
+            .map(|pair| levels::join(pair.map(|at| codebook::IQ3_XXS[usize::from(at)])));
         let scale = d * (0.5 + (packed >> 28) as f32) * 0.5;
-        Group::new([scale; 2], levels::from_eights(vectors))
+        Group::signed([scale; 2], vectors, signs::even(packed))
     }
 }

@@ -18,16 +18,23 @@ fn dot_avx2<B: Levels<N>, const N: usize>(row: &[u8], x: &[f32]) -> f32 {
     for (block, x) in blocks.iter().zip(x.as_chunks::<N>().0) {
         let scale = block.scale(row);
         let groups = x.as_chunks::<8>().0.as_chunks::<4>().0;
-        for (index, x) in groups.iter().enumerate() {
-            let group = block.group(scale, index);
-            let q = x86::widen(load(&group.levels));
-            for half in 0..2 {
-                let first = _mm256_mul_ps(q[2 * half], x86::floats(&x[2 * half]));
-                let both = _mm256_fmadd_ps(q[2 * half + 1], x86::floats(&x[2 * half + 1]), first);
-                let scale = _mm256_set1_ps(group.scales[half]);
-                sums[half] = _mm256_fmadd_ps(scale, both, sums[half]);
-            }
+        // Written out: by a constant place, bytes are shifted all at once, for which there is no shift by a variable.
+        macro_rules! add {
+            ($($index:literal)*) => {$(
+                if let Some(x) = groups.get($index) {
+                    let group = block.group(scale, $index);
+                    let q = x86::widen(load(&group.levels));
+                    for half in 0..2 {
+                        let first = _mm256_mul_ps(q[2 * half], x86::floats(&x[2 * half]));
+                        let x = x86::floats(&x[2 * half + 1]);
+                        let both = _mm256_fmadd_ps(q[2 * half + 1], x, first);
+                        let scale = _mm256_set1_ps(group.scales[half]);
+                        sums[half] = _mm256_fmadd_ps(scale, both, sums[half]);
+                    }
+                }
+            )*};
         }
+        add!(0 1 2 3 4 5 6 7);
     }
     x86::sum(_mm256_add_ps(sums[0], sums[1]))
 }
@@ -38,6 +45,15 @@ fn dot_avx2<B: Levels<N>, const N: usize>(row: &[u8], x: &[f32]) -> f32 {
 fn load(levels: &Coded) -> __m256i {
     match levels {
         Coded::Levels(levels) => x86::bytes32(bytemuck::cast_ref(levels)),
+        Coded::Signed(vectors, signs) => {
+            let negative = x86::spread_bits(*signs);
+            _mm256_sub_epi8(_mm256_xor_si256(eights(vectors), negative), negative)
+        }
+        Coded::Nudged(vectors, bits) => {
+            // −1 with its lowest bit set stays −1, 0 becomes 1.
+            let nudge = _mm256_or_si256(x86::spread_bits(*bits), _mm256_set1_epi8(1));
+            _mm256_add_epi8(eights(vectors), nudge)
+        }
         Coded::Sixteen(values, tables) => look_up(tables, x86::bytes32(values)),
         Coded::ThirtyTwo(values, tables) => {
             let values = x86::bytes32(values);
@@ -54,4 +70,12 @@ fn load(levels: &Coded) -> __m256i {
 fn look_up(tables: &[&[i8; 16]; 2], values: __m256i) -> __m256i {
     let [low, high] = tables.map(|table| x86::bytes16(bytemuck::cast_ref(table)));
     _mm256_shuffle_epi8(_mm256_set_m128i(high, low), values)
+}
+
+/// Put together in registers: a store of each and a load of all would wait for one another.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn eights(vectors: &[u64; 4]) -> __m256i {
+    let [a, b, c, d] = vectors.map(|vector| vector as i64);
+    _mm256_set_epi64x(d, c, b, a)
 }

@@ -20,9 +20,13 @@ pub(crate) struct Group {
     levels: Coded,
 }
 
-/// 32 levels, or the entries of tables that they are: vector units look up 32 entries at once.
+/// 32 levels in whichever form a vector unit takes them from best.
 enum Coded {
     Levels([i8; 32]),
+    /// Four vectors of eight, the first level of each in its lowest byte, and their signs: bit i set, level i negative.
+    Signed([u64; 4], [u8; 4]),
+    /// Four vectors of eight, to each level of which 1 is added, or −1 where its bit is set.
+    Nudged([u64; 4], [u8; 4]),
     /// Values below 16, and each half's table.
     Sixteen([u8; 32], [&'static [i8; 16]; 2]),
     /// Values below 32, and each half's table.
@@ -33,6 +37,21 @@ impl Group {
     #[inline(always)]
     pub(crate) fn new(scales: [f32; 2], levels: [i8; 32]) -> Group {
         let levels = Coded::Levels(levels);
+        Group { scales, levels }
+    }
+
+    /// Vectors of eight levels, the first of each in the lowest byte; a bit set in `signs` makes its level negative.
+    #[inline(always)]
+    pub(crate) fn signed(scales: [f32; 2], vectors: [u64; 4], signs: [u8; 4]) -> Group {
+        let levels = Coded::Signed(vectors, signs);
+        Group { scales, levels }
+    }
+
+    /// Vectors of eight levels as in [`Group::signed`], plus 1, or minus 1 for the vectors that are `lowered`.
+    #[inline(always)]
+    pub(crate) fn nudged(scales: [f32; 2], vectors: [u64; 4], lowered: [bool; 4]) -> Group {
+        let bits = lowered.map(|lowered| if lowered { 0xff } else { 0 });
+        let levels = Coded::Nudged(vectors, bits);
         Group { scales, levels }
     }
 
@@ -65,6 +84,22 @@ impl Coded {
         for (i, level) in levels.iter_mut().enumerate() {
             *level = match self {
                 Coded::Levels(levels) => levels[i],
+                Coded::Signed(vectors, signs) => {
+                    let level = vectors[i / 8].to_le_bytes()[i % 8] as i8;
+                    if signs[i / 8] >> (i % 8) & 1 == 0 {
+                        level
+                    } else {
+                        -level
+                    }
+                }
+                Coded::Nudged(vectors, bits) => {
+                    let level = vectors[i / 8].to_le_bytes()[i % 8] as i8;
+                    if bits[i / 8] >> (i % 8) & 1 == 0 {
+                        level + 1
+                    } else {
+                        level - 1
+                    }
+                }
                 Coded::Sixteen(values, tables) => tables[i / 16][usize::from(values[i] & 15)],
                 Coded::ThirtyTwo(values, tables) => {
                     tables[i / 16][usize::from(values[i] >> 4 & 1)][usize::from(values[i] & 15)]
@@ -73,12 +108,6 @@ impl Coded {
         }
         levels
     }
-}
-
-/// 32 levels from four vectors of eight, the first of each in the lowest byte.
-#[inline(always)]
-pub(crate) fn from_eights(vectors: [u64; 4]) -> [i8; 32] {
-    bytemuck::cast(vectors.map(u64::to_le))
 }
 
 /// Eight levels from two vectors of four.
@@ -117,7 +146,7 @@ pub(crate) fn even_scale(byte: u8) -> (f32, usize) {
     )
 }
 
-/// A block of `N` values, a multiple of 32. As for [`block::Block`], implementors are `repr(C)` structs of bytes.
+/// A block of `N` values, a multiple of 32 up to 256. As for [`block::Block`], implementors are `repr(C)` structs of bytes.
 ///
 /// Implementations are `#[inline(always)]`, so that the code is compiled for the instruction set of the kernel it is
 /// part of.
@@ -149,7 +178,7 @@ fn split<B: Levels<N>, const N: usize>(row: &[u8]) -> (f32, &[B]) {
 pub(crate) const fn ladder<B: Levels<N>, const N: usize>() -> Ladder {
     assert!(size_of::<B>() == B::DTYPE.block_bytes());
     assert!(align_of::<B>() == 1);
-    assert!(N == B::DTYPE.block_values() && N.is_multiple_of(32));
+    assert!(N == B::DTYPE.block_values() && N.is_multiple_of(32) && N <= 256);
     assert!(matches!(B::DTYPE.row_prefix_bytes(), 0 | 2 | 4));
     let scalar = Ladder::new(Kernels {
         dtype: B::DTYPE,
