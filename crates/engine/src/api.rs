@@ -15,7 +15,8 @@ use sizing::CacheType;
 use tokio::sync::mpsc;
 
 use crate::{
-    AnswerFormat, ChatMessage, Constraint, Error, Status, Template, Tokenizer, constraint::Grammars,
+    AnswerFormat, ChatMessage, Constraint, Error, Rendering, Status, Template, TemplateChoice,
+    Tokenizer, chat::numbered, constraint::Grammars,
 };
 
 /// How to load a model.
@@ -34,6 +35,8 @@ pub struct Options {
     pub cache_type: CacheType,
     /// Another engine whose deviations from the model to reproduce, so that logits can be compared.
     pub compat: Option<Compat>,
+    /// How conversations are worded.
+    pub template: TemplateChoice,
 }
 
 /// An engine that deviates from the models' own code.
@@ -71,6 +74,7 @@ impl Options {
             slots: 1,
             cache_type: CacheType::default(),
             compat: None,
+            template: TemplateChoice::Model,
         }
     }
 }
@@ -408,19 +412,18 @@ impl Handle {
         }
     }
 
-    /// The prompt of a conversation as tokens; `tools` is the JSON text of the declared tools, in the
-    /// client's order of keys.
+    /// The prompt of a conversation as tokens. Ids of calls that are not of Kimi's form are written
+    /// in it, as the model was trained.
     ///
     /// # Errors
     /// [`Error::Template`] when the model's template refuses the conversation.
     pub fn chat_tokens(
         &self,
         messages: &[ChatMessage],
-        tools: Option<&str>,
-        add_generation_prompt: bool,
+        rendering: Rendering<'_>,
     ) -> Result<Vec<u32>, Error> {
         self.template
-            .render(&self.tokenizer, messages, tools, add_generation_prompt)
+            .render(&self.tokenizer, &numbered(messages), rendering)
     }
 
     /// Text to tokens and back.

@@ -37,6 +37,7 @@ mod template;
 #[cfg(test)]
 mod testing;
 pub mod tokenizer;
+mod turn;
 #[allow(unsafe_code)]
 mod weights;
 
@@ -57,5 +58,6 @@ pub use perplexity::{Perplexity, perplexity};
 pub use selftest::{SelfTest, SelfTestError};
 pub use sizing::CacheType;
 pub use status::{SlotStatus, Status};
-pub use template::Template;
+pub use template::{Rendering, Template, TemplateChoice};
 pub use tokenizer::Tokenizer;
+pub use turn::{Part, Turn, TurnParser};

@@ -56,10 +56,12 @@ pub(crate) fn load(options: &Options, progress: &Arc<Progress>) -> Result<Loaded
     }
     let context = context(options.context, config.context)?;
     let tokenizer = Tokenizer::from_metadata(metadata)?;
-    let template = match chat_template(metadata)? {
-        Some(source) => Template::from_source(source, &tokenizer)?,
-        None => Template::native(),
-    };
+    let template = Template::choose(
+        &options.template,
+        chat_template(metadata)?,
+        metadata.opt_str("general.name")?.unwrap_or_default(),
+        &tokenizer,
+    )?;
     progress.touch();
 
     let weights = Weights::map(&paths, &headers)?;

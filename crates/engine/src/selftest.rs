@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    ChatMessage, Error,
+    ChatMessage, Error, Rendering,
     load::Loaded,
     model::{BATCH, Logits},
     perplexity::loss,
@@ -142,7 +142,7 @@ fn answer(loaded: &Loaded) -> Result<String, SelfTestError> {
     let question = [ChatMessage::new("user", QUESTION)];
     let prompt = loaded
         .template
-        .render(&loaded.tokenizer, &question, None, true)?;
+        .render(&loaded.tokenizer, &question, Rendering::answer())?;
     let mut cache = loaded
         .model
         .new_cache(prompt.len() + ANSWER, loaded.info.cache_type)?;

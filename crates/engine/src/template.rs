@@ -2,42 +2,123 @@
 //! has none. It must not know HTTP, and must never let user text become a special token.
 
 mod guard;
+mod jinja;
 mod json;
 mod native;
+mod revision;
+mod typescript;
 
-use std::fmt;
+use std::{fmt, fs, path::PathBuf};
 
-use minijinja::{
-    Environment, Error as JinjaError, ErrorKind, Value, syntax::SyntaxConfig, value::Kwargs,
-};
-use minijinja_contrib::pycompat;
+use minijinja::Value;
 
+use self::{jinja::Jinja, revision::Revision};
 use crate::{ChatMessage, Error, Tokenizer, ToolCall};
 
-/// The name the template goes by in error messages.
-const NAME: &str = "chat_template";
+/// The variable in which K2.5's template wants tools as TypeScript.
+const TOOLS_AS_TYPESCRIPT: &str = "tools_ts_str";
 
-/// Longest template taken from a file; Kimi's are below 8 KiB.
-const MAX_SOURCE: usize = 1 << 20;
+/// Which template to render with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum TemplateChoice {
+    /// The one in the model's file, or Kimi's turns as the model's name suggests.
+    #[default]
+    Model,
+    /// One of [`Template::names`], rendered without Jinja.
+    Named(String),
+    /// A Jinja template of the user's.
+    File(PathBuf),
+}
+
+/// How to render a conversation.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rendering<'a> {
+    /// JSON text of the declared tools as the client wrote it, since the order of keys reaches the
+    /// model.
+    pub tools: Option<&'a str>,
+    /// Whether the prompt opens the assistant's next turn.
+    pub generate: bool,
+    /// Whether the model shall think first, where its template leaves the choice.
+    pub thinking: Option<bool>,
+}
+
+impl Rendering<'_> {
+    /// A prompt for the assistant's next turn, without tools.
+    pub fn answer() -> Self {
+        Self {
+            generate: true,
+            ..Self::default()
+        }
+    }
+}
 
 /// How a model wants a conversation written.
 pub struct Template {
-    /// `None` renders Kimi's turns natively.
-    jinja: Option<Environment<'static>>,
+    kind: Kind,
+}
+
+enum Kind {
+    Native(&'static Revision),
+    Jinja {
+        jinja: Box<Jinja>,
+        /// Whether the template reads [`TOOLS_AS_TYPESCRIPT`].
+        typescript: bool,
+    },
 }
 
 impl fmt::Debug for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Template")
-            .field("native", &self.jinja.is_none())
+            .field("name", &self.name())
             .finish()
     }
 }
 
 impl Template {
-    /// Kimi's own turns, for files without a template.
-    pub fn native() -> Self {
-        Self { jinja: None }
+    /// Names of the templates that need no file.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        revision::REVISIONS.iter().map(|revision| revision.name)
+    }
+
+    /// The template of that name.
+    ///
+    /// # Errors
+    /// [`Error::Template`] listing the names there are.
+    pub fn named(name: &str) -> Result<Self, Error> {
+        let revision = revision::named(name).ok_or_else(|| {
+            let names: Vec<_> = Self::names().collect();
+            Error::Template(format!(
+                "there is no template '{name}'; use one of {}",
+                names.join(", ")
+            ))
+        })?;
+        Ok(Self::native(revision))
+    }
+
+    /// What `choice` says for a model of this name whose file holds `source`.
+    pub(crate) fn choose(
+        choice: &TemplateChoice,
+        source: Option<&str>,
+        model: &str,
+        tokenizer: &Tokenizer,
+    ) -> Result<Self, Error> {
+        match (choice, source) {
+            (TemplateChoice::Named(name), _) => Self::named(name),
+            (TemplateChoice::File(path), _) => {
+                let template = fs::read_to_string(path)
+                    .map_err(|error| Error::Template(error.to_string()))
+                    .and_then(|source| Self::compile(&source, tokenizer))
+                    .and_then(|template| template.try_on(tokenizer).map(|()| template));
+                template.map_err(|error| match error {
+                    Error::Template(words) => {
+                        Error::Template(format!("{}: {words}", path.display()))
+                    }
+                    other => other,
+                })
+            }
+            (TemplateChoice::Model, Some(source)) => Self::from_source(source, tokenizer),
+            (TemplateChoice::Model, None) => Ok(Self::native(revision::of_model(model))),
+        }
     }
 
     /// Compiles a model's template and tries it on a conversation with tools. A template that asks
@@ -47,59 +128,56 @@ impl Template {
     /// # Errors
     /// [`Error::Template`] when the template does not work and native turns cannot stand in.
     pub fn from_source(source: &str, tokenizer: &Tokenizer) -> Result<Self, Error> {
-        let template = Self::compile(source, tokenizer).and_then(|template| {
-            template
-                .render(tokenizer, &probe(), Some(PROBE_TOOLS), true)
-                .map(|_| template)
-        });
+        let template = Self::compile(source, tokenizer)
+            .and_then(|template| template.try_on(tokenizer).map(|()| template));
         template.or_else(|error| {
-            let native = Self::native();
-            let works = native.render(tokenizer, &probe(), Some(PROBE_TOOLS), true).is_ok();
-            if !works {
+            let native = Self::native(revision::of_source(source));
+            if native.try_on(tokenizer).is_err() {
                 return Err(error);
             }
-            tracing::warn!(%error, "rendering Kimi's turns natively instead of the file's template");
+            tracing::warn!(%error, instead = native.name(), "the file's template does not work");
             Ok(native)
         })
     }
 
-    fn compile(source: &str, tokenizer: &Tokenizer) -> Result<Self, Error> {
-        if source.len() > MAX_SOURCE {
-            return Err(Error::Template(format!(
-                "{} bytes; at most {MAX_SOURCE} are read",
-                source.len()
-            )));
+    fn native(revision: &'static Revision) -> Self {
+        Self {
+            kind: Kind::Native(revision),
         }
-        let mut jinja = Environment::new();
-        // As transformers sets Jinja up for chat templates.
-        let syntax = SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build();
-        jinja.set_syntax(syntax.map_err(refused)?);
-        jinja.set_unknown_method_callback(pycompat::unknown_method_callback);
-        jinja.add_filter("tojson", tojson);
-        jinja.add_function(
-            "raise_exception",
-            |message: String| -> Result<Value, JinjaError> {
-                Err(JinjaError::new(ErrorKind::InvalidOperation, message))
-            },
-        );
-        for (variable, id) in [
-            ("bos_token", tokenizer.bos()),
-            ("eos_token", tokenizer.eos()),
-        ] {
-            let text = id.map(|id| tokenizer.decode(&[id])).unwrap_or_default();
-            jinja.add_global(variable, text);
-        }
-        jinja
-            .add_template_owned(NAME, source.to_owned())
-            .map_err(refused)?;
-        Ok(Self { jinja: Some(jinja) })
     }
 
-    /// The prompt of a conversation as tokens. `tools` is the JSON text of the declared tools as the
-    /// client wrote it, since the order of keys reaches the model.
+    fn compile(source: &str, tokenizer: &Tokenizer) -> Result<Self, Error> {
+        let token = |id: Option<u32>| id.map(|id| tokenizer.decode(&[id])).unwrap_or_default();
+        let globals = [
+            ("bos_token", token(tokenizer.bos())),
+            ("eos_token", token(tokenizer.eos())),
+        ];
+        Ok(Self {
+            kind: Kind::Jinja {
+                jinja: Box::new(Jinja::compile(source, globals)?),
+                typescript: source.contains(TOOLS_AS_TYPESCRIPT),
+            },
+        })
+    }
+
+    /// Renders a conversation that takes every road of a template.
+    fn try_on(&self, tokenizer: &Tokenizer) -> Result<(), Error> {
+        let rendering = Rendering {
+            tools: Some(PROBE_TOOLS),
+            ..Rendering::answer()
+        };
+        self.render(tokenizer, &probe(), rendering).map(|_| ())
+    }
+
+    /// Its name, `jinja` for a template with a source.
+    pub fn name(&self) -> &'static str {
+        match &self.kind {
+            Kind::Native(revision) => revision.name,
+            Kind::Jinja { .. } => "jinja",
+        }
+    }
+
+    /// The prompt of a conversation as tokens.
     ///
     /// # Errors
     /// [`Error::Template`] when the template refuses the conversation or `tools` is not JSON.
@@ -107,31 +185,42 @@ impl Template {
         &self,
         tokenizer: &Tokenizer,
         messages: &[ChatMessage],
-        tools: Option<&str>,
-        add_generation_prompt: bool,
+        rendering: Rendering<'_>,
     ) -> Result<Vec<u32>, Error> {
-        let Some(jinja) = &self.jinja else {
-            return native::render(tokenizer, messages, tools, add_generation_prompt);
+        let (jinja, typescript) = match &self.kind {
+            Kind::Native(revision) => {
+                return native::render(revision, tokenizer, messages, rendering);
+            }
+            Kind::Jinja { jinja, typescript } => (jinja, *typescript),
         };
         // User text goes in guarded: the special names in it are broken, so that every name in the
         // rendered text is the template's own; the breaks are taken out of the text between.
-        let tools = match tools {
-            Some(text) => json::parse(text, &|text| guard::guard(text, tokenizer))?,
+        let guarded = |text: &str| guard::guard(text, tokenizer);
+        let mut context = Vec::new();
+        let tools = match rendering.tools {
             None => Value::from(()),
+            Some(tools) if typescript => {
+                let declared = typescript::Declared::read(tools)?;
+                if let Some(types) = declared.types {
+                    context.push((TOOLS_AS_TYPESCRIPT, Value::from(guarded(&types))));
+                }
+                json::parse(&declared.json, &guarded)?
+            }
+            Some(tools) => json::parse(tools, &guarded)?,
         };
         let messages: Vec<Value> = messages
             .iter()
             .map(|message| message_value(message, tokenizer))
             .collect();
-        let context = Value::from_pairs([
-            ("messages", Value::from(messages)),
-            ("tools", tools),
-            ("add_generation_prompt", Value::from(add_generation_prompt)),
-        ]);
-        let text = jinja
-            .get_template(NAME)
-            .and_then(|template| template.render(context))
-            .map_err(refused)?;
+        context.push(("messages", Value::from(messages)));
+        context.push(("tools", tools));
+        context.push(("add_generation_prompt", Value::from(rendering.generate)));
+        if let Some(thinking) = rendering.thinking {
+            // Kimi's word, and the word that other models' templates have for the same.
+            context.push(("thinking", Value::from(thinking)));
+            context.push(("enable_thinking", Value::from(thinking)));
+        }
+        let text = jinja.render(Value::from_pairs(context))?;
 
         let mut ids = Vec::new();
         tokenizer.for_each_special(&text, |piece, special| {
@@ -140,50 +229,6 @@ impl Template {
         });
         Ok(ids)
     }
-}
-
-/// The whole chain of causes: minijinja's outermost message alone seldom says what to change.
-#[allow(clippy::needless_pass_by_value)]
-fn refused(error: JinjaError) -> Error {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    Error::Template(text)
-}
-
-/// `tojson` as transformers registers it: `json.dumps` with `ensure_ascii` off.
-fn tojson(value: &Value, indent: Option<Value>, options: Kwargs) -> Result<Value, JinjaError> {
-    let indent = match indent {
-        Some(indent) => Some(indent),
-        None => options.get("indent")?,
-    };
-    let indent = match indent {
-        None => None,
-        Some(indent) if indent.is_none() => None,
-        Some(indent) => Some(usize::try_from(indent)?),
-    };
-    let separators: Option<(String, String)> = match options.get::<Option<Value>>("separators")? {
-        None => None,
-        Some(pair) if pair.is_none() => None,
-        Some(pair) => Some((
-            pair.get_item_by_index(0)?.to_string(),
-            pair.get_item_by_index(1)?.to_string(),
-        )),
-    };
-    let style = json::Style {
-        indent,
-        separators,
-        ensure_ascii: options
-            .get::<Option<bool>>("ensure_ascii")?
-            .unwrap_or(false),
-        sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
-    };
-    options.assert_all_used()?;
-    json::dumps(value, &style).map(Value::from)
 }
 
 /// A message with the keys that clients of transformers would send; absent ones stay undefined.
@@ -261,6 +306,9 @@ fn probe() -> Vec<ChatMessage> {
 /// Tools for [`probe`].
 const PROBE_TOOLS: &str = r#"[{"type":"function","function":{"name":"probe","parameters":{"type":"object","properties":{}}}}]"#;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod goldens;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;

@@ -9,6 +9,8 @@ mod stream;
 
 use std::{collections::HashMap, fmt};
 
+use foldhash::fast::RandomState;
+
 pub use stream::StreamDecoder;
 
 use self::{bpe::Merges, split::Splitter};
@@ -55,6 +57,9 @@ impl Vocabulary {
     }
 }
 
+/// Tokens by their bytes.
+type ByBytes = HashMap<Box<[u8]>, u32, RandomState>;
+
 /// Encodes and decodes; shared by all requests.
 pub struct Tokenizer {
     /// Bytes of each token; for special tokens, the bytes of the name.
@@ -65,7 +70,7 @@ pub struct Tokenizer {
     /// Special names by their first byte, longest first.
     by_first_byte: HashMap<u8, Vec<(String, u32)>>,
     /// Ordinary tokens by their bytes.
-    ordinary: HashMap<Box<[u8]>, u32>,
+    ordinary: ByBytes,
     merges: Merges,
     splitter: Splitter,
     bos: Option<u32>,
@@ -122,7 +127,7 @@ impl Tokenizer {
         let mut bytes = Vec::with_capacity(tokens.len());
         let mut names = HashMap::new();
         let mut by_first_byte: HashMap<u8, Vec<(String, u32)>> = HashMap::new();
-        let mut ordinary = HashMap::new();
+        let mut ordinary = ByBytes::with_capacity_and_hasher(tokens.len(), RandomState::default());
         for (id, (token, special)) in (0u32..).zip(tokens.iter().zip(&special)) {
             if *special {
                 bytes.push(token.as_bytes().into());
@@ -283,3 +288,7 @@ impl Tokenizer {
         self.bytes.len()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -9,7 +9,7 @@ use std::{
 
 use engine::{
     AnswerFormat, CallableTool, ChatMessage, Engine, Error, Event, FinishReason, Handle, Logprobs,
-    Options, Progress, Request, Sampling, SubmitError, Timings, Usage,
+    Options, Progress, Rendering, Request, Sampling, SubmitError, Timings, Usage,
 };
 use tokio::sync::mpsc;
 
@@ -41,7 +41,7 @@ fn request(tokens: Vec<u32>) -> (Request, mpsc::Receiver<Event>) {
 
 fn question(handle: &Handle, text: &str) -> Vec<u32> {
     handle
-        .chat_tokens(&[ChatMessage::new("user", text)], None, true)
+        .chat_tokens(&[ChatMessage::new("user", text)], Rendering::answer())
         .unwrap()
 }
 
@@ -134,7 +134,11 @@ fn calls_a_tool_that_is_declared() {
     let (_engine, handle) = start(1);
     let tools = r#"[{"type":"function","function":{"name":"get_weather","parameters":{"type":"object","properties":{"city":{"type":"string"}},"required":["city"]}}}]"#;
     let message = ChatMessage::new("user", "What is the weather in Oslo?");
-    let tokens = handle.chat_tokens(&[message], Some(tools), true).unwrap();
+    let rendering = Rendering {
+        tools: Some(tools),
+        ..Rendering::answer()
+    };
+    let tokens = handle.chat_tokens(&[message], rendering).unwrap();
     let heard = ask(&handle, tokens, |_| ());
     assert!(
         heard.text.starts_with(

@@ -9,7 +9,7 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use engine::{ChatMessage, Handle};
+use engine::{ChatMessage, Handle, Rendering};
 
 use crate::{
     app::App,
@@ -72,7 +72,12 @@ pub(crate) async fn prompt(
     let engine = engine.clone();
     // A long conversation takes a while to tokenize, which must not stall other connections.
     tokio::task::spawn_blocking(move || {
-        engine.chat_tokens(&messages, tools.as_deref(), add_generation_prompt)
+        let rendering = Rendering {
+            tools: tools.as_deref(),
+            generate: add_generation_prompt,
+            thinking: None,
+        };
+        engine.chat_tokens(&messages, rendering)
     })
     .await
     .map_err(|error| ApiError::Engine(error.to_string()))?

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use engine::{CacheType, Options};
+use engine::{CacheType, Options, TemplateChoice};
 use indicatif::HumanDuration;
 use server::{ApiKeys, Config};
 use sizing::{Facts, Fits, Plan};
@@ -116,6 +116,7 @@ pub(crate) fn run(args: RunArgs) -> ExitCode {
             slots: 1,
             cache_type: args.cache_type,
             compat: None,
+            template: TemplateChoice::Model,
         },
         config: Config {
             names,

@@ -15,6 +15,7 @@ use server::{ApiKeys, Config};
 use crate::{
     job::{self, JobError},
     serving::{self, Serving},
+    template_args::TemplateArgs,
 };
 
 /// Arguments of `kimi serve`.
@@ -61,6 +62,8 @@ pub(crate) struct ServeArgs {
     /// File with the API keys that requests must carry, one per line; read again when it changes.
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    template: TemplateArgs,
     /// Longest wait for requests under way after SIGTERM, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     drain_timeout: u64,
@@ -111,6 +114,7 @@ fn serving(args: ServeArgs) -> Result<Serving, JobError> {
             slots: args.parallel,
             cache_type: args.cache_type,
             compat: args.compat,
+            template: args.template.into(),
         },
         config: Config {
             names: args.alias,

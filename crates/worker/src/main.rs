@@ -21,6 +21,7 @@ mod local_facts;
 mod model_args;
 mod planning;
 mod serving;
+mod template_args;
 
 use std::{io::IsTerminal, process::ExitCode};
 

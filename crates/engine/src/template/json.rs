@@ -177,7 +177,7 @@ impl Writer<'_> {
 
 /// Python's `repr` of a float: the shortest digits that read back, with an exponent below 1e-4 and
 /// from 1e16 on.
-fn python_float(value: f64) -> String {
+pub(super) fn python_float(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
     }

@@ -42,7 +42,7 @@ pub(crate) fn handle(queue: usize) -> (Handle, mpsc::Receiver<Request>) {
     let handle = Handle::new(
         sender,
         Arc::new(tokenizer),
-        Arc::new(Template::native()),
+        Arc::new(Template::named("kimi-k2-instruct").unwrap()),
         Arc::new(info),
     );
     (handle, receiver)
