@@ -9,7 +9,7 @@ use axum::{
     extract::{Request, State},
     response::{IntoResponse, Response},
 };
-use engine::{ChatMessage, Handle, Rendering};
+use engine::{ChatMessage, Handle, Rendering, TurnParser};
 
 use crate::{
     app::App,
@@ -43,12 +43,13 @@ pub(crate) async fn create(
         }
         wanted.format = Some(("tool_choice", calls));
     }
-    let tokens = prompt(&engine, chat.messages, tools.declared, true).await?;
+    let thinking = thinking(&chat)?;
+    let prompt = prompt(&engine, chat.messages, tools.declared, thinking, true).await?;
 
     let mut reply = Reply::new(Shape::Chat, model, app.fingerprint(), wanted.n);
     reply.include_usage = options.include_usage();
-    let choices = choices(&engine, &wanted);
-    let generations = Generations::submit(&app, &[tokens], wanted).await?;
+    let choices = choices(&engine, &wanted, &prompt);
+    let generations = Generations::submit(&app, &[prompt.tokens], wanted).await?;
     if options.streams() {
         return Ok(stream::respond(reply, choices, generations));
     }
@@ -56,18 +57,45 @@ pub(crate) async fn create(
     Ok(Json(reply.whole(parts)).into_response())
 }
 
-fn choices(engine: &Handle, wanted: &Wanted) -> Vec<Choice> {
-    let choice = || Choice::new(engine.clone(), wanted.logprobs.is_some(), None);
+fn choices(engine: &Handle, wanted: &Wanted, prompt: &Prompt) -> Vec<Choice> {
+    let parser = TurnParser::new(engine.tokenizer(), &prompt.tokens, &prompt.messages);
+    let choice = || {
+        let choice = Choice::new(engine.clone(), wanted.logprobs.is_some(), None);
+        choice.parsed(parser.clone())
+    };
     (0..wanted.n).map(|_| choice()).collect()
 }
 
-/// The conversation as the model reads it.
+/// Whether the model shall think first, where its template leaves the choice.
+pub(crate) fn thinking(chat: &Chat) -> Result<Option<bool>, ApiError> {
+    if let Some(thinking) = &chat.thinking {
+        return match thinking.kind.as_str() {
+            "enabled" => Ok(Some(true)),
+            "disabled" => Ok(Some(false)),
+            other => {
+                let problem = format!("'{other}' is neither 'enabled' nor 'disabled'");
+                Err(ApiError::field("thinking.type", problem))
+            }
+        };
+    }
+    let variables = chat.chat_template_kwargs.as_ref();
+    Ok(variables.and_then(|variables| variables.thinking.or(variables.enable_thinking)))
+}
+
+/// A conversation, and as the model reads it.
+pub(crate) struct Prompt {
+    messages: Vec<ChatMessage>,
+    pub(crate) tokens: Vec<u32>,
+}
+
+/// Words a conversation for the model.
 pub(crate) async fn prompt(
     engine: &Handle,
     messages: Vec<Message>,
     tools: Option<String>,
+    thinking: Option<bool>,
     add_generation_prompt: bool,
-) -> Result<Vec<u32>, ApiError> {
+) -> Result<Prompt, ApiError> {
     let messages = self::messages(messages)?;
     let engine = engine.clone();
     // A long conversation takes a while to tokenize, which must not stall other connections.
@@ -75,13 +103,14 @@ pub(crate) async fn prompt(
         let rendering = Rendering {
             tools: tools.as_deref(),
             generate: add_generation_prompt,
-            thinking: None,
+            thinking,
         };
-        engine.chat_tokens(&messages, rendering)
+        let tokens = engine.chat_tokens(&messages, rendering)?;
+        Ok(Prompt { messages, tokens })
     })
     .await
     .map_err(|error| ApiError::Engine(error.to_string()))?
-    .map_err(|error| ApiError::Conversation(error.to_string()))
+    .map_err(|error: engine::Error| ApiError::Conversation(error.to_string()))
 }
 
 fn logprobs(chat: &Chat) -> Result<Option<u32>, ApiError> {

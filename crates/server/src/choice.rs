@@ -1,9 +1,9 @@
-//! One choice of an answer on its way to a client: puts the echoed prompt before the tokens, and says of
-//! each token how likely it was. It must not know JSON or streams.
+//! One choice of an answer on its way to a client: puts the echoed prompt before the tokens, takes a
+//! chat message apart, and says of each token how likely it was. It must not know JSON or streams.
 
 use std::mem;
 
-use engine::{Handle, Logprobs, tokenizer::StreamDecoder};
+use engine::{Handle, Logprobs, Turn, TurnParser, tokenizer::StreamDecoder};
 
 use crate::generate::{Finish, Output};
 
@@ -23,6 +23,10 @@ pub(crate) struct Choice {
     engine: Handle,
     has_logprobs: bool,
     echo: Option<Echo>,
+    /// For chat; text stays as it is.
+    parser: Option<TurnParser>,
+    /// Calls of tools begun so far.
+    calls: usize,
     /// Of the prompt's tokens from the second one on.
     scored: Vec<Logprobs>,
     /// Characters of text so far.
@@ -32,10 +36,29 @@ pub(crate) struct Choice {
 /// A piece of a choice, in order; the last one says how it ended.
 #[derive(Debug, Default)]
 pub(crate) struct Part {
-    pub(crate) text: String,
+    pub(crate) said: Option<engine::Part>,
+    /// Calls of tools begun so far.
+    pub(crate) calls: usize,
     /// The tokens of the text, where asked for.
     pub(crate) entries: Vec<Entry>,
     pub(crate) finish: Option<Finish>,
+}
+
+/// A choice put together from its parts.
+#[derive(Debug, Default)]
+pub(crate) struct Whole {
+    pub(crate) turn: Turn,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) finish: Option<Finish>,
+    pub(crate) has_logprobs: bool,
+}
+
+impl Whole {
+    pub(crate) fn add(&mut self, part: Part) {
+        self.turn.extend(part.said);
+        self.entries.extend(part.entries);
+        self.finish = part.finish.or(self.finish.take());
+    }
 }
 
 /// One token with its likelihood.
@@ -62,8 +85,18 @@ impl Choice {
             engine,
             has_logprobs,
             echo,
+            parser: None,
+            calls: 0,
             scored: Vec::new(),
             characters: 0,
+        }
+    }
+
+    /// The same for a chat message.
+    pub(crate) fn parsed(self, parser: TurnParser) -> Self {
+        Self {
+            parser: Some(parser),
+            ..self
         }
     }
 
@@ -85,11 +118,12 @@ impl Choice {
                     .into_iter()
                     .collect();
                 self.characters += token.text.chars().count();
-                let part = Part {
-                    text: token.text,
-                    entries,
-                    finish: None,
+                let said = match &mut self.parser {
+                    Some(parser) => parser.push(token.id, &token.text),
+                    None if token.text.is_empty() => None,
+                    None => Some(engine::Part::Content(token.text)),
                 };
+                let part = self.part(said, entries, None);
                 parts.extend((!part.is_empty()).then_some(part));
             }
             Output::Done(mut finish) => {
@@ -98,11 +132,10 @@ impl Choice {
                     is_end: true,
                     ..self.entry(id, Some(found))
                 });
-                parts.push(Part {
-                    text: String::new(),
-                    entries: end.into_iter().collect(),
-                    finish: Some(finish),
-                });
+                if let Some(rest) = self.parser.as_mut().and_then(TurnParser::finish) {
+                    parts.push(self.part(Some(rest), Vec::new(), None));
+                }
+                parts.push(self.part(None, end.into_iter().collect(), Some(finish)));
             }
             Output::Failed(_) => {}
         }
@@ -130,11 +163,22 @@ impl Choice {
             }
         }
         self.characters = text.chars().count();
-        Some(Part {
-            text,
+        Some(self.part(Some(engine::Part::Content(text)), entries, None))
+    }
+
+    fn part(
+        &mut self,
+        said: Option<engine::Part>,
+        entries: Vec<Entry>,
+        finish: Option<Finish>,
+    ) -> Part {
+        self.calls += usize::from(matches!(said, Some(engine::Part::Call { .. })));
+        Part {
+            said,
+            calls: self.calls,
             entries,
-            finish: None,
-        })
+            finish,
+        }
     }
 
     fn entry(&self, id: u32, found: Option<Logprobs>) -> Entry {
@@ -155,6 +199,6 @@ impl Choice {
 
 impl Part {
     fn is_empty(&self) -> bool {
-        self.text.is_empty() && self.entries.is_empty() && self.finish.is_none()
+        self.said.is_none() && self.entries.is_empty() && self.finish.is_none()
     }
 }

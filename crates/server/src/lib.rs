@@ -14,6 +14,7 @@ mod error;
 mod generate;
 pub mod health;
 mod logprobs;
+mod message;
 mod metrics;
 mod models;
 mod openai;

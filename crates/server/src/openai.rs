@@ -71,8 +71,25 @@ pub(crate) struct Chat {
     pub(crate) tools: Option<Vec<Box<RawValue>>>,
     pub(crate) tool_choice: Option<Value>,
     pub(crate) parallel_tool_calls: Option<bool>,
+    /// vLLM's and llama-server's way to variables of the template.
+    pub(crate) chat_template_kwargs: Option<TemplateVariables>,
+    /// Moonshot's own way to turn thoughts on and off.
+    pub(crate) thinking: Option<Thinking>,
     pub(crate) logprobs: Option<bool>,
     pub(crate) top_logprobs: Option<u64>,
+}
+
+/// The variables of the template that a client can set.
+#[derive(Debug, Deserialize)]
+pub(crate) struct TemplateVariables {
+    pub(crate) thinking: Option<bool>,
+    pub(crate) enable_thinking: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Thinking {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -15,9 +15,10 @@ use engine::{FinishReason, Usage};
 use serde::Serialize;
 
 use crate::{
-    choice::{Entry, Part},
+    choice::{Entry, Part, Whole},
     generate::Finish,
     logprobs::WireLogprobs,
+    message::{Delta, WireMessage},
 };
 
 /// Which of OpenAI's two shapes.
@@ -68,17 +69,9 @@ struct WireChoice {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum ChoiceContent {
-    Message { role: &'static str, content: String },
+    Message(WireMessage),
     Delta(Delta),
     Text(String),
-}
-
-#[derive(Debug, Default, Serialize)]
-struct Delta {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    role: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -127,28 +120,26 @@ impl Reply {
         }
     }
 
-    /// The answer in one piece; each choice with whether its tokens are reported.
-    pub(crate) fn whole(&self, choices: Vec<(Part, bool)>) -> Answer<'_> {
+    /// The answer in one piece.
+    pub(crate) fn whole(&self, choices: Vec<Whole>) -> Answer<'_> {
         let finishes: Vec<Finish> = choices
             .iter()
-            .filter_map(|(part, _)| part.finish.clone())
+            .filter_map(|whole| whole.finish.clone())
             .collect();
         let single = match finishes.as_slice() {
             [only] => Some(timings(only)),
             _ => None,
         };
         let choices = choices.into_iter().enumerate();
-        let choices = choices.map(|(index, (part, has_logprobs))| WireChoice {
+        let choices = choices.map(|(index, whole)| WireChoice {
             index,
+            finish_reason: (whole.finish.as_ref())
+                .map(|finish| finish_reason(finish, whole.turn.calls.len())),
+            logprobs: (whole.has_logprobs).then(|| WireLogprobs::new(self.shape, whole.entries)),
             content: match self.shape {
-                Shape::Chat => ChoiceContent::Message {
-                    role: "assistant",
-                    content: part.text,
-                },
-                Shape::Text => ChoiceContent::Text(part.text),
+                Shape::Chat => ChoiceContent::Message(whole.turn.into()),
+                Shape::Text => ChoiceContent::Text(whole.turn.content),
             },
-            logprobs: has_logprobs.then(|| WireLogprobs::new(self.shape, part.entries)),
-            finish_reason: part.finish.as_ref().map(finish_reason),
         });
         Answer {
             object: match self.shape {
@@ -164,13 +155,9 @@ impl Reply {
     /// A chat stream opens each choice with the role; a text stream has no such chunk.
     pub(crate) fn opening(&self, index: usize) -> Option<Answer<'_>> {
         (self.shape == Shape::Chat).then(|| {
-            let delta = Delta {
-                role: Some("assistant"),
-                content: Some(String::new()),
-            };
             self.chunk(vec![WireChoice {
                 index,
-                content: ChoiceContent::Delta(delta),
+                content: ChoiceContent::Delta(Delta::opening()),
                 logprobs: None,
                 finish_reason: None,
             }])
@@ -180,18 +167,21 @@ impl Reply {
     /// One piece of one choice.
     pub(crate) fn part(&self, index: usize, part: Part) -> Answer<'_> {
         let content = match self.shape {
-            Shape::Chat => ChoiceContent::Delta(Delta {
-                role: None,
-                content: (part.finish.is_none()).then_some(part.text),
+            Shape::Chat => ChoiceContent::Delta(match part.said {
+                Some(said) => Delta::new(said, part.calls),
+                None => Delta::default(),
             }),
-            Shape::Text => ChoiceContent::Text(part.text),
+            Shape::Text => ChoiceContent::Text(match part.said {
+                Some(engine::Part::Content(text)) => text,
+                _ => String::new(),
+            }),
         };
         let has_entries = part.entries.iter().any(|entry| self.shows(entry));
         let choice = WireChoice {
             index,
             content,
             logprobs: has_entries.then(|| WireLogprobs::new(self.shape, part.entries)),
-            finish_reason: part.finish.as_ref().map(finish_reason),
+            finish_reason: (part.finish.as_ref()).map(|finish| finish_reason(finish, part.calls)),
         };
         Answer {
             timings: part.finish.as_ref().map(timings),
@@ -241,8 +231,9 @@ impl Reply {
     }
 }
 
-fn finish_reason(finish: &Finish) -> &'static str {
+fn finish_reason(finish: &Finish, calls: usize) -> &'static str {
     match finish.reason {
+        FinishReason::Stop if calls > 0 => "tool_calls",
         FinishReason::Stop => "stop",
         FinishReason::Length => "length",
     }

@@ -11,7 +11,7 @@ use futures::{StreamExt, stream};
 use serde::Serialize;
 
 use crate::{
-    choice::{Choice, Part},
+    choice::{Choice, Whole},
     error::ApiError,
     generate::{Finish, Generations, Output},
     reply::Reply,
@@ -25,8 +25,14 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(crate) async fn collect(
     mut choices: Vec<Choice>,
     generations: Generations,
-) -> Result<Vec<(Part, bool)>, ApiError> {
-    let mut wholes: Vec<Part> = choices.iter().map(|_| Part::default()).collect();
+) -> Result<Vec<Whole>, ApiError> {
+    let mut wholes: Vec<Whole> = choices
+        .iter()
+        .map(|choice| Whole {
+            has_logprobs: choice.has_logprobs(),
+            ..Whole::default()
+        })
+        .collect();
     let mut outputs = generations.outputs().boxed();
     while let Some((index, output)) = outputs.next().await {
         if let Output::Failed(error) = output {
@@ -36,13 +42,10 @@ pub(crate) async fn collect(
             continue;
         };
         for part in choice.feed(output) {
-            whole.text.push_str(&part.text);
-            whole.entries.extend(part.entries);
-            whole.finish = part.finish.or(whole.finish.take());
+            whole.add(part);
         }
     }
-    let reported = choices.iter().map(Choice::has_logprobs);
-    Ok(wholes.into_iter().zip(reported).collect())
+    Ok(wholes)
 }
 
 /// Streams the answer. The status is 200 at once, so a later failure comes as an error event, after

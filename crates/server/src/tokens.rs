@@ -156,7 +156,15 @@ pub(crate) async fn apply_template(
     let chat: Chat = body::parse(&bytes)?;
     let add_generation_prompt = options.add_generation_prompt.unwrap_or(true);
     let tools = tools::tools(&chat)?.declared;
-    let tokens = chat::prompt(engine, chat.messages, tools, add_generation_prompt).await?;
+    let thinking = chat::thinking(&chat)?;
+    let prompt = chat::prompt(
+        engine,
+        chat.messages,
+        tools,
+        thinking,
+        add_generation_prompt,
+    );
+    let tokens = prompt.await?.tokens;
     Ok(Json(Rendered {
         prompt: engine.tokenizer().decode(&tokens),
         tokens,

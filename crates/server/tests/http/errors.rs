@@ -205,7 +205,7 @@ async fn each_bad_request_says_what_to_change() {
             TEXT,
             r#"{"prompt":[[1],[2,300]]}"#.into(),
             400,
-            "token id 300 is not below 266",
+            "token id 300 is not below 268",
             "prompt[1][1]",
         ),
         (
@@ -248,7 +248,7 @@ async fn each_bad_request_says_what_to_change() {
             "/detokenize",
             r#"{"tokens":[1,300]}"#.into(),
             400,
-            "token id 300 is not below 266",
+            "token id 300 is not below 268",
             "tokens[1]",
         ),
         (
@@ -274,9 +274,9 @@ async fn each_bad_request_says_what_to_change() {
         ),
         (
             TEXT,
-            r#"{"prompt":[266]}"#.into(),
+            r#"{"prompt":[268]}"#.into(),
             400,
-            "token id 266 is not below 266",
+            "token id 268 is not below 268",
             "prompt[0]",
         ),
     ];

@@ -26,6 +26,8 @@ pub(crate) fn handle(queue: usize) -> (Handle, mpsc::Receiver<Request>) {
         "<|tool_call_argument_begin|>",
         "<|tool_call_end|>",
         "<|tool_calls_section_end|>",
+        "<think>",
+        "</think>",
     ];
     let tokenizer = Tokenizer::new(Vocabulary::bytes(&special)).unwrap();
     let info = Info {
@@ -34,7 +36,7 @@ pub(crate) fn handle(queue: usize) -> (Handle, mpsc::Receiver<Request>) {
         quant: "Q8_0".to_owned(),
         context: CONTEXT,
         trained_context: 4096,
-        vocab: 266,
+        vocab: 268,
         slots: 1,
         ..Info::default()
     };

@@ -8,3 +8,4 @@ mod errors;
 mod fake;
 mod routes;
 mod tokens;
+mod tools;
