@@ -3,7 +3,9 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod chat;
 mod cmd_bench;
+mod cmd_chat;
 mod cmd_compare;
 mod cmd_convert;
 mod cmd_eval;
@@ -50,6 +52,8 @@ enum Command {
     Serve(cmd_serve::ServeArgs),
     /// Plan, fetch and serve a KimiModel on this machine, without a cluster.
     Run(cmd_run::RunArgs),
+    /// Talk with a model, here or on a server.
+    Chat(cmd_chat::ChatArgs),
     /// Judge a model by its perplexity on a text.
     Perplexity(cmd_perplexity::PerplexityArgs),
     /// Compare a model's logits with a reference's, or make a reference.
@@ -72,6 +76,7 @@ impl Command {
             Self::Plan(_)
             | Self::Inspect(_)
             | Self::InspectRemote(_)
+            | Self::Chat(_)
             | Self::Perplexity(_)
             | Self::Eval(_)
             | Self::Bench(_)
@@ -98,6 +103,7 @@ fn main() -> ExitCode {
         Command::Fetch(args) => cmd_fetch::run(&args),
         Command::Serve(args) => cmd_serve::run(args),
         Command::Run(args) => cmd_run::run(args),
+        Command::Chat(args) => cmd_chat::run(args).unwrap_or_else(failed),
         Command::Perplexity(args) => finish(cmd_perplexity::run(&args)),
         Command::Eval(args) => finish(cmd_eval::run(&args)),
         Command::Compare(args) => finish(cmd_compare::run(&args)),
@@ -109,11 +115,11 @@ fn main() -> ExitCode {
 
 /// The exit code of a command for people.
 fn finish(result: anyhow::Result<()>) -> ExitCode {
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    result.map_or_else(failed, |()| ExitCode::SUCCESS)
+}
+
+#[allow(clippy::needless_pass_by_value)]
+fn failed(error: anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
 }
