@@ -5,6 +5,7 @@ pub mod apply;
 pub mod assess;
 pub mod build;
 pub mod observe;
+pub mod page;
 pub mod plan;
 pub mod pods;
 pub mod progress;
@@ -13,6 +14,7 @@ pub mod publish;
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod simulation;
 pub mod status;
+pub mod usage;
 pub mod validate;
 pub mod watch;
 
@@ -37,6 +39,7 @@ use self::observe::Live;
 use self::plan::Step;
 use self::progress::Poller;
 use self::publish::Publisher;
+use self::usage::Meter;
 use self::watch::{Guarded, Stores};
 use crate::crd::KimiModel;
 use crate::orphans;
@@ -51,7 +54,7 @@ const RESYNC: Duration = Duration::from_mins(10);
 /// First pause after an error; it doubles up to the longest.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_mins(5);
-/// How often a ConfigMap that holds the quant is read again.
+/// How often what no watch shows is read again: a ConfigMap that holds the quant, a volume that holds the weights.
 const REREAD: Duration = Duration::from_secs(15);
 /// How often models and orphans are counted for the gauges.
 const COUNT_INTERVAL: Duration = Duration::from_secs(15);
@@ -102,6 +105,7 @@ struct Context {
     settings: Settings,
     telemetry: Arc<Telemetry>,
     poller: Poller,
+    meter: Meter,
     failures: Failures,
 }
 
@@ -155,6 +159,7 @@ pub async fn run(
         settings,
         telemetry,
         poller: Poller::default(),
+        meter: Meter::default(),
         failures: Failures::default(),
     });
     let config = Config::default()
@@ -210,6 +215,7 @@ async fn steps(guarded: &Guarded, context: &Context) -> Result<Action, Error> {
         settings,
         telemetry,
         poller,
+        meter,
         failures: _,
     } = context;
     let metrics = telemetry.metrics();
@@ -221,9 +227,10 @@ async fn steps(guarded: &Guarded, context: &Context) -> Result<Action, Error> {
         }
     };
     let namespace = model.namespace().unwrap_or_default();
-    let live = Live::of(model, stores);
+    let mut live = Live::of(model, stores);
 
-    let snapshot = observe::observe(client, model, &live, poller, metrics).await?;
+    let mut snapshot = observe::observe(client, model, &mut live, poller, metrics).await?;
+    observe::measure(&mut snapshot, &live, meter).await;
     let assessment = assess::assess(settings, &snapshot)?;
     let decision = plan::plan(&assessment, &snapshot);
     tracing::debug!(%namespace, model = snapshot.model.name, step = ?decision.step, message = decision.message, "decided");
@@ -248,7 +255,7 @@ async fn steps(guarded: &Guarded, context: &Context) -> Result<Action, Error> {
     publisher.publish(model, status).await?;
     applied?;
     let mut again = decision.requeue.unwrap_or(RESYNC);
-    if snapshot.quant_from.is_some() {
+    if snapshot.quant_from.is_some() || live.given.is_some() {
         again = again.min(REREAD);
     }
     Ok(Action::requeue(again))

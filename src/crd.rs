@@ -57,7 +57,7 @@ pub struct KimiModelStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Planned, ArtifactReady, Accelerated, Serving, Ready, and kstatus' Reconciling and Stalled.
+    /// Planned, ArtifactReady, Accelerated, Serving, MemoryFits, Ready, and kstatus' Reconciling and Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,
@@ -74,6 +74,10 @@ pub struct KimiModelStatus {
     /// The weights being fetched or served for the current spec.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub artifact: Option<ArtifactStatus>,
+
+    /// What was planned and what the server that answers measured, side by side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
 
     /// The volumes of this model, those of a deleted KimiModel of the same name too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -193,6 +197,44 @@ pub struct ArtifactStatus {
     pub claim_name: Option<String>,
     /// Every byte is on the volume and has the published SHA-256.
     pub verified: bool,
+}
+
+/// Plan and measurement, side by side.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = spec::optional_means_absent)]
+pub struct Measured {
+    /// RAM in bytes: planned with every expert resident; measured as the kubelet counts it, mapped weights included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ram_bytes: Option<Pair>,
+    /// Measured part of the RAM that is no file: heap, KV cache, buffers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anonymous_bytes: Option<i64>,
+    /// Memory limit of the server's container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_bytes: Option<i64>,
+    /// Seconds: planned for reading the weights once from one NVMe drive; measured from start to a passed self-test.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_seconds: Option<Pair>,
+    /// Decode speed in thousandths of a token per second: planned as the memory's ceiling; measured over all answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub milli_tokens_per_second: Option<Pair>,
+    /// Waits for a page from the disk per token of the last answer; 100 and more are thrashing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub major_faults_per_token: Option<i64>,
+}
+
+/// One figure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = spec::optional_means_absent)]
+pub struct Pair {
+    /// From the plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub planned: Option<i64>,
+    /// By the server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured: Option<i64>,
 }
 
 /// One volume.

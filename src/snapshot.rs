@@ -10,6 +10,7 @@ use sizing::facts::Failure;
 use spec::KimiModelSpec;
 
 use crate::controller::progress::Progress;
+use crate::controller::usage::Usage;
 use crate::crd::{HistoryEntry, LastSwitch};
 
 /// One look at the cluster.
@@ -149,6 +150,8 @@ pub struct Claim {
     pub name: String,
     pub uid: String,
     pub holder: Holder,
+    /// Named by `spec.source.pvc`: its contents and its life are the user's, and what we know of it is in annotations.
+    pub given: bool,
     /// The owner annotation is ours.
     pub marked: bool,
     /// An owner reference to us: the claim goes with the KimiModel.
@@ -234,6 +237,8 @@ pub struct ServerPod {
     pub ended: Option<Timestamp>,
     /// When it became ready.
     pub ready_since: Option<Timestamp>,
+    /// What it measured of itself. For the status only: no decision reads it.
+    pub usage: Option<Usage>,
 }
 
 /// The Service of the model.
@@ -294,6 +299,12 @@ impl Snapshot {
     #[must_use]
     pub fn claim(&self, artifact: &str) -> Option<&Claim> {
         self.claims.iter().find(|claim| claim.artifact == artifact)
+    }
+
+    /// The volume that `spec.source.pvc` names, if it exists.
+    #[must_use]
+    pub fn given(&self) -> Option<&Claim> {
+        self.claims.iter().find(|claim| claim.given)
     }
 
     /// The Deployment of a workload id.

@@ -97,6 +97,7 @@ pub(crate) fn claim(facts: Facts) -> Claim {
         name: crate::names::claim("reader", &artifact),
         uid: format!("uid-{artifact}"),
         holder: Holder::Us,
+        given: false,
         marked: true,
         goes_along: false,
         mounted: false,
@@ -154,6 +155,7 @@ pub(crate) fn pod(ready: bool) -> ServerPod {
         started: None,
         ended: None,
         ready_since: None,
+        usage: None,
     }
 }
 

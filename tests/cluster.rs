@@ -109,8 +109,36 @@ impl Scene {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    async fn create_model(&self) {
-        apply::<KimiModel>(&self.client, &self.namespace, model(json!({}))).await;
+    /// Applies the model with a change of its spec; its UID.
+    async fn apply_model(&self, change: Value) -> String {
+        let model = apply::<KimiModel>(&self.client, &self.namespace, model(change)).await;
+        model.uid().unwrap()
+    }
+
+    /// A model whose weights are on their volume already. Suspended until they are: it would start to inspect.
+    async fn filled_model(&self) -> String {
+        let uid = self.apply_model(json!({"suspend": true})).await;
+        apply::<PersistentVolumeClaim>(&self.client, &self.namespace, filled_claim(&uid)).await;
+        self.apply_model(json!({})).await
+    }
+
+    /// Waits until the one claim is as `done` wants it.
+    async fn wait_claim(&self, what: &str, done: impl Fn(&PersistentVolumeClaim) -> bool) {
+        let start = Instant::now();
+        loop {
+            let claims = self.api::<PersistentVolumeClaim>();
+            let claims = claims.list(&ListParams::default()).await.unwrap().items;
+            assert_eq!(claims.len(), 1, "{what}");
+            if done(&claims[0]) {
+                return;
+            }
+            assert!(
+                start.elapsed() < PATIENCE,
+                "no {what}: {:?}",
+                claims[0].metadata
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Waits until `done` holds for the model's status.
@@ -214,7 +242,7 @@ fn facts() -> Facts {
 }
 
 /// A volume that holds the verified artifact already: the operator then needs no Job.
-fn filled_claim() -> Value {
+fn filled_claim(owner: &str) -> Value {
     let facts = facts();
     let artifact = names::artifact_id(&facts);
     let mut labels = names::component_labels(NAME, names::Component::Fetch);
@@ -228,6 +256,7 @@ fn filled_claim() -> Value {
         "metadata": {
             "name": names::claim(NAME, &artifact), "labels": labels,
             "annotations": {
+                names::ANNOTATION_OWNER: owner,
                 names::ANNOTATION_FACTS: facts.to_json(),
                 names::ANNOTATION_VERIFIED: names::verified_value(&facts),
             },
@@ -266,8 +295,7 @@ async fn apply_settles_and_the_status_comes_back() {
     let Some(scene) = Scene::start("settle").await else {
         return;
     };
-    apply::<PersistentVolumeClaim>(&scene.client, &scene.namespace, filled_claim()).await;
-    scene.create_model().await;
+    scene.filled_model().await;
     // The image cannot be had, which is as far as a model gets without one.
     let model = scene
         .wait("blocked server", |status| {
@@ -386,7 +414,7 @@ async fn a_name_that_is_taken_is_said_and_heals() {
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": NAME},
         "spec": {"ports": [{"port": 80}]}});
     apply::<Service>(&scene.client, &scene.namespace, service).await;
-    scene.create_model().await;
+    scene.apply_model(json!({})).await;
     scene
         .wait("NameTaken", |status| {
             word(status, "Stalled").1 == "NameTaken"
@@ -446,6 +474,69 @@ async fn the_schema_fills_in_and_refuses() {
             matches!(&refused, Err(kube::Error::Api(status)) if status.code == 422),
             "{change}: {refused:?}"
         );
+    }
+    scene.end().await;
+}
+
+/// Ownership is a merge patch beside an apply: only the API server knows what becomes of a field that both touch.
+#[tokio::test]
+async fn a_claim_follows_when_deleted_and_outlives_its_model() {
+    let Some(scene) = Scene::start("volumes").await else {
+        return;
+    };
+    let first = scene.filled_model().await;
+    let owned = |claim: &PersistentVolumeClaim| claim.owner_references().len();
+    scene
+        .wait("verified weights", |status| {
+            word(status, "ArtifactReady") == ("True", "Verified")
+        })
+        .await;
+    for (when_deleted, owners) in [("Delete", 1), ("Retain", 0), ("Delete", 1), ("Retain", 0)] {
+        let change = json!({"storage": {"whenDeleted": when_deleted}});
+        scene.apply_model(change).await;
+        scene
+            .wait_claim(when_deleted, |claim| owned(claim) == owners)
+            .await;
+    }
+    let before = writes(&scene);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(before, writes(&scene), "an idle operator writes nothing");
+
+    let models = scene.api::<KimiModel>();
+    models.delete(NAME, &DeleteParams::default()).await.unwrap();
+    let start = Instant::now();
+    while models.get_opt(NAME).await.unwrap().is_some() {
+        assert!(start.elapsed() < PATIENCE, "the model does not go");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    scene
+        .wait_claim("retained claim", |claim| {
+            claim.annotations()[names::ANNOTATION_OWNER] == first
+        })
+        .await;
+
+    let second = scene.apply_model(json!({})).await;
+    assert_ne!(first, second);
+    scene
+        .wait_claim("new owner, to be checked again", |claim| {
+            let annotations = claim.annotations();
+            annotations[names::ANNOTATION_OWNER] == second
+                && !annotations.contains_key(names::ANNOTATION_VERIFIED)
+        })
+        .await;
+    let start = Instant::now();
+    let fetches = |job: &Job| job.name_any().contains("-fetch-");
+    while !scene
+        .api::<Job>()
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .items
+        .iter()
+        .any(fetches)
+    {
+        assert!(start.elapsed() < PATIENCE, "no Job checks the claim");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     scene.end().await;
 }

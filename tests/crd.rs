@@ -191,6 +191,19 @@ fn cel_rules() {
         json!({"hardware": "CPU", "source": source()}),
         Some("give quant, or quantFrom instead of it"),
     );
+    let volume = |quant: &str| json!({"quant": quant, "hardware": "CPU", "model": "Kimi-K2-Instruct", "source": {"pvc": {"claimName": "weights"}}});
+    check("k", volume("UD-Q2_K_XL"), None);
+    check(
+        "k",
+        volume("auto"),
+        Some("name the quant that the volume holds"),
+    );
+    let mut both = volume("UD-Q2_K_XL");
+    both["source"]["huggingFace"] = json!({"repo": "a/b"});
+    check("k", both, Some("give huggingFace, or pvc instead of it"));
+    let mut neither = volume("UD-Q2_K_XL");
+    neither["source"] = json!({});
+    check("k", neither, Some("give huggingFace, or pvc instead of it"));
     let replicas = |count: i32| {
         let mut spec = plain();
         spec["serving"] = json!({"replicas": count});

@@ -208,7 +208,7 @@ async fn the_table_is_what_the_operator_asks_for() {
         "spec": spec()
     }));
     let poller = Poller::default();
-    observe(&client, &model, &Live::default(), &poller, metrics)
+    observe(&client, &model, &mut Live::default(), &poller, metrics)
         .await
         .unwrap();
     let publisher = Publisher::new(client.clone(), metrics.clone());

@@ -35,6 +35,15 @@ pub enum Error {
         name: String,
         source: Box<kube::Error>,
     },
+    #[error(
+        "PersistentVolumeClaim {name} cannot grow: {class} does not expand volumes (allowVolumeExpansion): {source}"
+    )]
+    CannotExpand {
+        name: String,
+        /// The StorageClass in words.
+        class: String,
+        source: Box<kube::Error>,
+    },
     #[error("{kind} {name} exists and is not ours; rename the KimiModel or delete that object")]
     NameTaken { kind: &'static str, name: String },
     #[error("cannot write {kind} {name} as JSON: {source}")]
@@ -53,6 +62,7 @@ impl Error {
         match self {
             Self::NameTaken { .. } => Some("NameTaken".to_owned()),
             Self::Encode { .. } => Some("Bug".to_owned()),
+            Self::CannotExpand { .. } => Some("StorageClassCannotExpand".to_owned()),
             Self::Apply { source, .. } | Self::Delete { source, .. } => match source.as_ref() {
                 kube::Error::Api(status) if status.message.contains("exceeded quota") => {
                     let storage = matches!(self, Self::Apply { kind, .. } if *kind == PersistentVolumeClaim::KIND);
@@ -79,6 +89,35 @@ impl Error {
             },
         }
     }
+}
+
+impl Error {
+    /// Of a refused claim: names the class where the class is the reason. Kubernetes' own words for that are those of its
+    /// admission plugin, which has no code of its own.
+    fn of_claim(self, claim: &PersistentVolumeClaim) -> Self {
+        match self {
+            Self::Apply { name, source, .. } if says_no_expansion(&source) => {
+                let class = claim
+                    .spec
+                    .as_ref()
+                    .and_then(|spec| spec.storage_class_name.as_ref());
+                Self::CannotExpand {
+                    name,
+                    class: class.map_or_else(
+                        || "the default StorageClass".to_owned(),
+                        |class| format!("StorageClass {class}"),
+                    ),
+                    source,
+                }
+            }
+            other => other,
+        }
+    }
+}
+
+fn says_no_expansion(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status)
+        if status.code == 403 && status.message.contains("must support resize"))
 }
 
 /// A kind that the operator writes, with the short name used in metrics and errors.
@@ -145,10 +184,15 @@ impl Writer<'_> {
         } = &prepared;
         for claim in claims {
             self.apply(claim, named(&live.claims, &claim.name_any()))
-                .await?;
+                .await
+                .map_err(|error| error.of_claim(claim))?;
         }
         for ownership in ownerships {
-            if let Some(live) = named(&live.claims, &ownership.claim) {
+            let given = live
+                .given
+                .as_deref()
+                .filter(|given| given.name_any() == ownership.claim);
+            if let Some(live) = given.or_else(|| named(&live.claims, &ownership.claim)) {
                 self.merge(&ownership.claim, &ownership.patch(live), Some(live))
                     .await?;
             }
@@ -403,6 +447,7 @@ fn same_quantity(left: &str, right: &str) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use serde_json::json;
 
@@ -423,6 +468,36 @@ mod tests {
                 "resources": {"requests": {"memory": "1024Mi"}}}
         });
         assert!(holds(&live, &intent));
+    }
+
+    #[test]
+    fn a_class_that_cannot_expand_is_named() {
+        let refused = |message: &str| {
+            let status: kube::core::Status = serde_json::from_value(json!({
+                "status": "Failure", "reason": "Forbidden", "code": 403, "message": message}))
+            .unwrap();
+            Error::Apply {
+                kind: "PersistentVolumeClaim",
+                name: "reader-1".to_owned(),
+                source: Box::new(kube::Error::Api(Box::new(status))),
+            }
+        };
+        let claim = |class: Option<&str>| -> PersistentVolumeClaim {
+            serde_json::from_value(json!({"metadata": {}, "spec": {"storageClassName": class}}))
+                .unwrap()
+        };
+        let words = "persistentvolumeclaims \"reader-1\" is forbidden: only dynamically provisioned pvc can be resized \
+                     and the storageclass that provisions the pvc must support resize";
+        for (class, wanted) in [
+            (Some("slow"), "StorageClass slow"),
+            (None, "the default StorageClass"),
+        ] {
+            let error = refused(words).of_claim(&claim(class));
+            assert_eq!(error.refusal().as_deref(), Some("StorageClassCannotExpand"));
+            assert!(error.to_string().contains(wanted), "{error}");
+        }
+        let quota = refused("exceeded quota: storage").of_claim(&claim(None));
+        assert_eq!(quota.refusal().as_deref(), Some("QuotaExceeded"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use spec::EngineUpdate;
 use super::build::{self, Settings};
 use super::validate::{Execution, Refusal, ValidModel, validate};
 use crate::names;
-use crate::snapshot::{Claim, Snapshot, Workload};
+use crate::snapshot::{Claim, Holder, Snapshot, Workload};
 
 /// Loading is expected to be at least this fast, in bytes per second: a spinning disk, or a busy network volume.
 const SLOWEST_LOAD: u64 = 50_000_000;
@@ -46,6 +46,36 @@ pub struct Target {
     pub fetch_inputs: String,
     /// Seconds from a Node to a passed self-test, after which it is given up.
     pub deadline_seconds: u32,
+}
+
+/// Memory of the server's container, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Anonymous memory and the weights planned to be resident.
+    pub request: u64,
+    /// Above all that the server should ever hold: pages of the weights come and go below it, and what nobody foresaw ends
+    /// this container instead of its Node.
+    pub limit: u64,
+}
+
+impl Memory {
+    /// Least room between what is planned and the limit.
+    const SLACK: u64 = 1 << 30;
+
+    /// With a budget, what fits into it is resident; without one all weights may become so, where the Node has the room.
+    fn of(model: &ValidModel, plan: &Plan) -> Self {
+        let (request, most) = match model.memory {
+            Some(budget) => {
+                let request = budget.min(plan.ram_bytes).max(plan.ram_min_bytes);
+                (request, request)
+            }
+            None => (plan.ram_min_bytes, plan.ram_bytes.max(plan.ram_min_bytes)),
+        };
+        Self {
+            request,
+            limit: most.saturating_add((most / 8).max(Self::SLACK)),
+        }
+    }
 }
 
 /// Thinks one snapshot through.
@@ -97,6 +127,8 @@ fn known_facts(snapshot: &Snapshot, source: &str) -> Option<Facts> {
         .claims
         .iter()
         .filter(|claim| claim.source == source && !claim.deleting && claim.facts.is_some())
+        // What somebody else was told of a given volume, or before a person took the word back, counts for nothing.
+        .filter(|claim| !claim.given || claim.holder == Holder::Us && claim.verified.is_some())
         .max_by_key(rank)
         .and_then(|claim| claim.facts.clone());
     from_claim.or_else(|| {
@@ -143,21 +175,11 @@ fn target(
 ) -> Result<Target, build::Error> {
     let artifact = names::artifact_id(&facts);
     let facts_bytes = facts.bytes;
-    let memory_request = match model.memory {
-        Some(budget) => budget.min(plan.ram_bytes).max(plan.ram_min_bytes),
-        None => plan.ram_min_bytes,
-    };
+    let memory = Memory::of(model, plan);
     let fetch_inputs = build::fetch_job::inputs(model, &artifact, &facts)?;
     let inputs = build::deployment::inputs(&snapshot.spec)?;
     let render = |gpu| {
-        let bare = build::deployment::template(
-            settings,
-            model,
-            &artifact,
-            plan.context,
-            memory_request,
-            gpu,
-        );
+        let bare = build::deployment::template(settings, model, &facts, plan.context, memory, gpu);
         build::deployment::identify(bare, &artifact)
     };
     let (mut rendered, mut template) = render(model.nodes.gpu)?;
@@ -182,7 +204,7 @@ fn target(
         workload,
         inputs,
         template,
-        memory_request,
+        memory_request: memory.request,
         fetch_inputs,
         deadline_seconds: model
             .progress_deadline

@@ -11,6 +11,7 @@ pub mod service;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic)]
 mod tests;
+mod verify_job;
 
 use std::marker::PhantomData;
 
@@ -25,7 +26,7 @@ use super::assess::{Assessment, Target};
 use super::plan::{Decision, Reason, Step};
 use super::validate::ValidModel;
 use crate::names::{self, Component};
-use crate::snapshot::{JobKind, JobPhase, Snapshot, Workload};
+use crate::snapshot::{Holder, JobKind, JobPhase, Snapshot, Workload};
 
 /// An object that cannot be written as JSON.
 #[derive(Debug, thiserror::Error)]
@@ -203,7 +204,7 @@ pub fn build(
                 .extend(template.map(|template| deployment::build(model, target, template)));
         }
     }
-    resources.ownerships = ownership::build(model, decision, snapshot);
+    resources.ownerships = ownership::build(model, target, decision, snapshot)?;
     resources.scales = scales(model, target, decision, snapshot);
     resources
         .services
@@ -380,7 +381,14 @@ fn deletions(
     decision: &Decision,
     snapshot: &Snapshot,
 ) -> Vec<Deletion> {
+    let checked = snapshot.given().is_some_and(|claim| {
+        claim.holder == Holder::Us && claim.verified.is_some() && claim.source == model.source.id
+    });
     let current = |kind: &JobKind| match (kind, target) {
+        // A pod that has ended still holds on to its volume, and a given one is not ours to hold.
+        (JobKind::Inspect { source }, _) if model.source.volume.is_some() => {
+            *source == model.source.id && !checked
+        }
         (JobKind::Inspect { source }, _) => *source == model.source.id,
         (JobKind::Fetch { artifact }, Some(target)) => *artifact == target.artifact,
         (JobKind::Fetch { .. }, None) => true,

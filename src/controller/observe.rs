@@ -15,13 +15,15 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::Api;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
 
 use super::build::deployment as server;
 use super::pods;
 use super::progress::Poller;
-use super::watch::Stores;
+use super::usage::Meter;
+use super::watch::{Guarded, Stores};
 use crate::crd::KimiModel;
 use crate::names::{self, Component};
 use crate::snapshot::{
@@ -39,7 +41,9 @@ pub struct Live {
     pub service: Option<Arc<Service>>,
     pub slices: Vec<Arc<EndpointSlice>>,
     pub nodes: Vec<Arc<KubeNode>>,
-    /// Names of the KimiModels of the namespace by their UIDs.
+    /// The volume that `spec.source.pvc` names. It carries no label of ours, so no watch shows it.
+    pub given: Option<Arc<PersistentVolumeClaim>>,
+    /// Names of the KimiModels of the namespace by their UIDs, where a claim may belong to one of them.
     pub models: BTreeMap<String, String>,
     /// What provisioners said of claims, of any model.
     pub events: Vec<Arc<Event>>,
@@ -51,10 +55,25 @@ impl Live {
     pub fn of(model: &KimiModel, stores: &Stores) -> Self {
         let (namespace, name) = (model.namespace().unwrap_or_default(), model.name_any());
         let service = ObjectRef::new(&name).within(&namespace);
+        let claims = select(&stores.claims, &namespace, &name);
+        let foreign = |claim: &Arc<PersistentVolumeClaim>| {
+            let owner = claim::owner_uid(&claim.metadata);
+            owner.is_some_and(|uid| model.metadata.uid.as_deref() != Some(uid))
+        };
+        let given = model
+            .spec
+            .source
+            .as_ref()
+            .is_some_and(|source| source.pvc.is_some());
+        let models = if given || claims.iter().any(foreign) {
+            models_of(stores, &namespace)
+        } else {
+            BTreeMap::new()
+        };
         Self {
             jobs: select(&stores.jobs, &namespace, &name),
             pods: select(&stores.pods, &namespace, &name),
-            claims: select(&stores.claims, &namespace, &name),
+            claims,
             deployments: select(&stores.deployments, &namespace, &name),
             service: stores
                 .services
@@ -62,15 +81,20 @@ impl Live {
                 .filter(|service| belongs(service.as_ref(), &namespace, &name)),
             slices: select(&stores.slices, &namespace, &name),
             nodes: stores.nodes.state(),
-            models: stores
-                .models
-                .state_filter(|model| model.meta().namespace.as_ref() == Some(&namespace))
-                .iter()
-                .filter_map(|model| Some((model.uid()?, model.name_any())))
-                .collect(),
+            given: None,
+            models,
             events: stores.events.state(),
         }
     }
+}
+
+fn models_of(stores: &Stores, namespace: &str) -> BTreeMap<String, String> {
+    let inside = |model: &Guarded| model.meta().namespace.as_deref() == Some(namespace);
+    let models = stores.models.state_filter(inside);
+    let named = models
+        .iter()
+        .filter_map(|model| Some((model.uid()?, model.name_any())));
+    named.collect()
 }
 
 fn select<K>(store: &Store<K>, namespace: &str, instance: &str) -> Vec<Arc<K>>
@@ -89,24 +113,32 @@ fn belongs<K: Resource>(object: &K, namespace: &str, instance: &str) -> bool {
 
 /// A question that the API server did not answer.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read ConfigMap {name}: {source}")]
+#[error("cannot read {kind} {name}: {source}")]
 pub struct Error {
+    kind: &'static str,
     name: String,
     source: Box<kube::Error>,
 }
 
-/// One look at the cluster around `model`; asks a running fetch pod for its progress, and for the ConfigMap that the
-/// spec points to.
+/// One look at the cluster around `model`; asks a running fetch pod for its progress, and for the ConfigMap and the
+/// volume that the spec points to.
 ///
 /// # Errors
-/// The ConfigMap may be there and cannot be read.
+/// The ConfigMap or the volume may be there and cannot be read.
 pub async fn observe(
     client: &Client,
     model: &KimiModel,
-    live: &Live,
+    live: &mut Live,
     poller: &Poller,
     metrics: &Metrics,
 ) -> Result<Snapshot, Error> {
+    live.given = match &model.spec.source {
+        Some(spec::Source {
+            pvc: Some(volume), ..
+        }) => given(client, model, &volume.claim_name).await?,
+        _ => None,
+    };
+    let live = &*live;
     let mut snapshot = snapshot(model, live, Timestamp::now());
     if let Some(from) = &model.spec.quant_from
         && !snapshot.model.deleting
@@ -115,10 +147,8 @@ pub async fn observe(
         snapshot.quant_from = Some(quant_from::read(client, &snapshot.model.namespace, key).await?);
     }
     for job in &mut snapshot.jobs {
-        if !matches!(job.kind, JobKind::Fetch { .. })
-            || job.phase != JobPhase::Active
-            || job.deleting
-        {
+        let reports = matches!(job.kind, JobKind::Fetch { .. }) || live.given.is_some();
+        if !reports || job.phase != JobPhase::Active || job.deleting {
             continue;
         }
         let Some((uid, ip)) = live
@@ -136,6 +166,37 @@ pub async fn observe(
         job.progress = polled.progress;
     }
     Ok(snapshot)
+}
+
+/// The volume of this name in the model's namespace.
+async fn given(
+    client: &Client,
+    model: &KimiModel,
+    name: &str,
+) -> Result<Option<Arc<PersistentVolumeClaim>>, Error> {
+    let namespace = model.namespace().unwrap_or_default();
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
+    let found = api.get_opt(name).await.map_err(|source| Error {
+        kind: "PersistentVolumeClaim",
+        name: name.to_owned(),
+        source: Box::new(source),
+    })?;
+    Ok(found.map(Arc::new))
+}
+
+/// Asks the server pods that answer what they measured.
+pub async fn measure(snapshot: &mut Snapshot, live: &Live, meter: &Meter) {
+    let workloads = snapshot.workloads.iter_mut();
+    for pod in workloads.flat_map(|workload| &mut workload.pods) {
+        let address = live
+            .pods
+            .iter()
+            .find(|live| pod.ready && live.metadata.name.as_ref() == Some(&pod.name))
+            .and_then(pods::running_at);
+        if let Some((uid, ip)) = address {
+            pod.usage = meter.read(&uid, &ip).await;
+        }
+    }
 }
 
 /// Everything of the snapshot that needs no further question.
@@ -166,6 +227,12 @@ pub fn snapshot(model: &KimiModel, live: &Live, now: Timestamp) -> Snapshot {
         claims: live
             .claims
             .iter()
+            .filter(|claim| {
+                live.given
+                    .as_ref()
+                    .is_none_or(|given| given.metadata.name != claim.metadata.name)
+            })
+            .chain(&live.given)
             .filter_map(|claim| claim::observe(claim, live, &uid, now))
             .collect(),
         workloads: live

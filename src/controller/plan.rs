@@ -105,6 +105,7 @@ pub enum Reason {
     InspectFailed,
     Adopting,
     VolumeTaken,
+    VolumeMissing,
     Downloading,
     FetchPending,
     FetchFailed,
@@ -148,6 +149,7 @@ impl Reason {
             Self::InspectFailed => "InspectFailed",
             Self::Adopting => "Adopting",
             Self::VolumeTaken => "VolumeTaken",
+            Self::VolumeMissing => "VolumeMissing",
             Self::Downloading => "Downloading",
             Self::FetchPending => "FetchPending",
             Self::FetchFailed => "FetchFailed",
@@ -179,7 +181,7 @@ impl Reason {
 /// 1. deletion
 /// 2. the spec
 /// 3. suspension
-/// 4. facts, or the catalogue's refusal before any Job
+/// 4. the volume that the spec names; facts, or the catalogue's refusal before any Job
 /// 5. the exact plan
 /// 6. acceleration
 /// 7. a rollback of this very spec
@@ -210,6 +212,9 @@ pub fn plan(assessment: &Assessment, snapshot: &Snapshot) -> Decision {
             "spec.suspend is true: pods are stopped, weights kept",
         );
     }
+    if let Some(refused) = volumes::given(model, snapshot) {
+        return refused;
+    }
     let Some(target) = &assessment.target else {
         return refused_by_plan(assessment, None)
             .unwrap_or_else(|| artifact::inspect(model, assessment, snapshot));
@@ -220,6 +225,9 @@ pub fn plan(assessment: &Assessment, snapshot: &Snapshot) -> Decision {
         .or_else(|| rollback::rolled_back(model, target, snapshot))
         .or_else(|| volumes::adopt(target, snapshot))
         .or_else(|| {
+            if model.source.volume.is_some() {
+                return volumes::record(model, target, snapshot);
+            }
             // A claim that is being deleted serves until the last pod has gone.
             let mounted = running.is_some_and(Workload::holds_its_volume);
             artifact::artifact(model, target, snapshot, mounted)

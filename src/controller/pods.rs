@@ -231,6 +231,7 @@ pub fn server(pod: &Pod, now: Timestamp) -> ServerPod {
         started: running.map(|time| time.0),
         ended,
         ready_since: ready.map(|c| transition(c, now)),
+        usage: None,
     }
 }
 

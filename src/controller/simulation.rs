@@ -146,7 +146,7 @@ fn a_permanent_failure_is_tried_again_after_its_pause_and_at_once_after_an_edit(
     cluster.settle(10);
     cluster.hub.insert("Q4_K_M".to_owned(), facts);
     cluster.edit(|spec| {
-        let hub = &mut spec.source.as_mut().unwrap().hugging_face;
+        let hub = spec.source.as_mut().unwrap().hugging_face.as_mut().unwrap();
         hub.token_secret_ref = Some(spec::SecretKeyRef {
             name: "hub".to_owned(),
             key: "token".to_owned(),

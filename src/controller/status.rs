@@ -3,6 +3,7 @@
 
 pub mod events;
 mod figures;
+mod measured;
 mod volumes;
 
 use jiff::Timestamp;
@@ -24,13 +25,14 @@ const MAX_MESSAGE: usize = 4096;
 const MAX_PROGRESS: usize = 128;
 
 /// Condition types in the order they are shown. Others in the list belong to somebody else.
-const TYPES: [&str; 8] = [
+const TYPES: [&str; 9] = [
     "Ready",
     "Planned",
     "ArtifactReady",
     "Accelerated",
     "EngineOutdated",
     "Serving",
+    "MemoryFits",
     "Reconciling",
     "Stalled",
 ];
@@ -81,6 +83,7 @@ pub fn status(inputs: Inputs<'_>) -> KimiModelStatus {
         accelerated(assessment),
         engine_outdated(assessment),
         serving(snapshot, decision),
+        measured::memory_fits(inputs),
         reconciling(inputs),
         stalled(inputs),
     ];
@@ -90,6 +93,7 @@ pub fn status(inputs: Inputs<'_>) -> KimiModelStatus {
         .map(|(kind, word)| condition(kind, word, generation, previous, snapshot.now))
         .collect();
     let artifact = figures::artifact(inputs);
+    let timings = figures::timings(inputs, artifact.as_ref());
     KimiModelStatus {
         observed_generation: Some(generation),
         conditions,
@@ -98,7 +102,8 @@ pub fn status(inputs: Inputs<'_>) -> KimiModelStatus {
             MAX_PROGRESS,
         )),
         plan: assessment.plan.as_ref().map(PlanStatus::from),
-        timings: figures::timings(inputs, artifact.as_ref()),
+        measured: measured::measured(inputs, timings.as_ref()),
+        timings,
         artifact,
         volumes: volumes::volumes(inputs),
         active_quant: answering(snapshot),

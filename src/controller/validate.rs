@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use sizing::hardware::PRODUCT_LABEL;
 use sizing::{Ask, Hardware, Model, Objective};
 use spec::{
-    AUTO_QUANT, AccessMode, ConfigMapKeyRef, CpuFallback, EngineUpdate, HardwareName, HuggingFace,
-    KimiModelSpec, QuantFrom, Rollout, SecretKeyRef, Serving, Storage, Strategy, WhenDeleted,
+    AUTO_QUANT, AccessMode, ConfigMapKeyRef, CpuFallback, EngineUpdate, FilledVolume, HardwareName,
+    HuggingFace, KimiModelSpec, QuantFrom, Rollout, SecretKeyRef, Serving, Storage, Strategy,
+    WhenDeleted,
 };
 
 use super::plan::Reason;
@@ -63,6 +64,8 @@ pub struct Source {
     pub repo: String,
     pub revision: String,
     pub path: Option<String>,
+    /// The claim that already holds the weights; there is no hub then.
+    pub volume: Option<String>,
     pub quant: String,
     pub token: Option<SecretKeyRef>,
 }
@@ -117,6 +120,13 @@ pub struct Refusal {
 }
 
 impl ValidModel {
+    /// Name of the claim with this artifact.
+    #[must_use]
+    pub fn claim(&self, artifact: &str) -> String {
+        let own = || names::claim(&self.name, artifact);
+        self.source.volume.clone().unwrap_or_else(own)
+    }
+
     /// RAM to plan with, in bytes: the spec's, or the largest allocatable of the matching Nodes, if there are any.
     #[must_use]
     pub fn memory_budget(&self) -> Option<u64> {
@@ -191,8 +201,7 @@ pub fn validate(snapshot: &Snapshot) -> Result<ValidModel, Refusal> {
         found.as_ref(),
         catalogue.is_some(),
     )?;
-    let given = source.as_ref().map(|source| &source.hugging_face);
-    let mut resolved = resolve_source(given, catalogue, quant)?;
+    let mut resolved = resolve_source(source.as_ref(), catalogue, quant)?;
     let mut choice = None;
     if quant == AUTO_QUANT {
         let ask = Ask {
@@ -310,6 +319,7 @@ fn source_id(source: &Source) -> String {
         repo,
         revision,
         path,
+        volume: _,
         quant,
         token: _,
     } = source;
@@ -345,7 +355,7 @@ fn find_model(name: &str) -> Result<&'static Model, Refusal> {
 
 /// The source as written, or the catalogue's; its id is set once the quant is known.
 fn resolve_source(
-    given: Option<&HuggingFace>,
+    given: Option<&spec::Source>,
     catalogue: Option<&'static Model>,
     quant: &str,
 ) -> Result<Source, Refusal> {
@@ -355,10 +365,21 @@ fn resolve_source(
         repo: repo.to_owned(),
         revision: revision.to_owned(),
         path: None,
+        volume: None,
         quant: quant.to_owned(),
         token: None,
     };
-    match (given, catalogue) {
+    if let Some(FilledVolume { claim_name, path }) = given.and_then(|source| source.pvc.as_ref()) {
+        return Ok(Source {
+            path: path.clone(),
+            volume: Some(claim_name.clone()),
+            ..blank(&format!("volume/{claim_name}"), "")
+        });
+    }
+    match (
+        given.and_then(|source| source.hugging_face.as_ref()),
+        catalogue,
+    ) {
         (
             Some(HuggingFace {
                 repo,

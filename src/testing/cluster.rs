@@ -35,6 +35,8 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<(String, u64)>,
     /// Facts by quant: the repository's contents.
     pub(crate) hub: BTreeMap<String, Facts>,
+    /// The volume that `spec.source.pvc` names.
+    pub(crate) given: Option<PersistentVolumeClaim>,
     /// Other KimiModels, by UID.
     pub(crate) models: BTreeMap<String, String>,
     /// What stands where `spec.quantFrom` points to.
@@ -84,6 +86,7 @@ impl Cluster {
                 .iter()
                 .map(|quant| ((*quant).to_owned(), super::facts(quant)))
                 .collect(),
+            given: None,
             models: BTreeMap::new(),
             config: ConfigValue::NoConfigMap,
             outages: 0,
@@ -144,6 +147,7 @@ impl Cluster {
                 .iter()
                 .map(|(name, memory)| Arc::new(node(name, *memory, self.product)))
                 .collect(),
+            given: self.given.clone().map(Arc::new),
             models: self.models.clone(),
         };
         let mut seen = snapshot(&self.model, &live, self.now);
@@ -293,10 +297,20 @@ impl Cluster {
     }
 
     fn write_ownership(&mut self, ownership: &Ownership) -> Option<()> {
-        let live = self.claims.get(&ownership.claim).unwrap();
+        let given = self
+            .given
+            .as_ref()
+            .filter(|given| given.metadata.name.as_ref() == Some(&ownership.claim));
+        let live = given.or_else(|| self.claims.get(&ownership.claim)).unwrap();
         let patched = merged(live, &ownership.patch(live));
-        if *live != patched {
-            self.may_write()?;
+        if *live == patched {
+            return Some(());
+        }
+        let is_given = given.is_some();
+        self.may_write()?;
+        if is_given {
+            self.given = Some(patched);
+        } else {
             self.claims.insert(ownership.claim.clone(), patched);
         }
         Some(())

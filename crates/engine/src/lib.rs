@@ -53,7 +53,9 @@ pub use engine::Engine;
 pub use error::Error;
 pub use eval::{Distance, Judged, Position, Reference, Window, evaluate, reference};
 pub use file_type::name as file_type_name;
-pub use memory::limit as memory_limit;
+pub use memory::{
+    Usage as MemoryUsage, limit as memory_limit, major_faults, usage as memory_usage,
+};
 pub use perplexity::{Perplexity, perplexity};
 pub use selftest::{SelfTest, SelfTestError};
 pub use sizing::CacheType;

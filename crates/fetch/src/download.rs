@@ -9,13 +9,13 @@ use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::artifact::{Artifact, Shard};
+use crate::check::hash;
 use crate::error::Error;
 use crate::hub::Hub;
 use crate::ledger::Ledger;
 use crate::manifest::Manifest;
 use crate::progress::{Meter, Progress, State};
 use crate::transfer::{Part, Transfer};
-use crate::verify;
 use crate::volume::Volume;
 
 /// How often progress is published.
@@ -176,14 +176,6 @@ async fn survey(
     Ok(missing)
 }
 
-async fn hash(path: &std::path::Path) -> Result<String, Error> {
-    let owned = path.to_owned();
-    let hashed = tokio::task::spawn_blocking(move || verify::sha256(&owned))
-        .await
-        .map_err(std::io::Error::other);
-    hashed.flatten().map_err(Error::io("reading", path))
-}
-
 /// The connections and what they work on. Dropping it ends them.
 struct Crew {
     transfer: Arc<Transfer>,
@@ -240,7 +232,12 @@ impl Crew {
         };
         for (index, part) in parts.iter().enumerate() {
             if give_out(index, &mut left) {
-                tasks.spawn(check(index, part.clone(), hashing.clone(), events.clone()));
+                tasks.spawn(hash_part(
+                    index,
+                    part.clone(),
+                    hashing.clone(),
+                    events.clone(),
+                ));
             }
         }
         while unfinished > 0 {
@@ -256,7 +253,7 @@ impl Crew {
                     self.meter.say("");
                     left[index] -= 1;
                     if left[index] == 0 {
-                        tasks.spawn(check(
+                        tasks.spawn(hash_part(
                             index,
                             parts[index].clone(),
                             hashing.clone(),
@@ -331,7 +328,7 @@ async fn connection(
     }
 }
 
-async fn check(
+async fn hash_part(
     index: usize,
     part: Arc<Part>,
     hashing: Arc<Semaphore>,

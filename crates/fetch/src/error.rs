@@ -90,6 +90,12 @@ pub enum Error {
         expected: String,
         found: String,
     },
+    #[error("{path} on the volume has SHA-256 {found}, and should have {expected}; copy it again")]
+    ChecksumDiffers {
+        path: String,
+        expected: String,
+        found: String,
+    },
     #[error(
         "{dir} has {free} bytes free and {needed} more are needed; enlarge the volume (storage.headroom) or free space"
     )]
@@ -139,7 +145,7 @@ impl Error {
             Self::BadAnswer { .. } => "BadHubAnswer",
             Self::DigestMismatch { .. } => "DigestMismatch",
             Self::SizeMismatch { .. } => "SizeMismatch",
-            Self::ChecksumMismatch { .. } => "ChecksumMismatch",
+            Self::ChecksumMismatch { .. } | Self::ChecksumDiffers { .. } => "ChecksumMismatch",
             Self::DiskFull { .. } => "DiskFull",
             Self::VolumeNotWritable { .. } => "VolumeNotWritable",
             Self::SecretMissing { .. } => "SecretMissing",
@@ -162,7 +168,8 @@ impl Error {
             | Self::BadName { .. }
             | Self::DigestMismatch { .. }
             | Self::SizeMismatch { .. }
-            | Self::ChecksumMismatch { .. } => true,
+            | Self::ChecksumMismatch { .. }
+            | Self::ChecksumDiffers { .. } => true,
             Self::HubUnreachable { .. }
             | Self::RateLimited { .. }
             | Self::BadAnswer { .. }

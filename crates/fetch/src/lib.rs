@@ -15,6 +15,7 @@
 mod address;
 mod artifact;
 mod backoff;
+pub mod check;
 mod download;
 mod error;
 pub mod headers;

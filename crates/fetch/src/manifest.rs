@@ -38,18 +38,23 @@ pub struct ManifestFile {
     pub sha256: String,
 }
 
-impl Manifest {
-    pub(crate) fn of(artifact: &Artifact) -> Self {
-        let file = |Shard { path, size, sha256 }: &Shard| ManifestFile {
+impl From<&Shard> for ManifestFile {
+    fn from(Shard { path, size, sha256 }: &Shard) -> Self {
+        Self {
             path: path.clone(),
             size: *size,
             sha256: sha256.clone(),
-        };
+        }
+    }
+}
+
+impl Manifest {
+    pub(crate) fn of(artifact: &Artifact) -> Self {
         Self {
             repo: artifact.repo.clone(),
             commit: artifact.commit.clone(),
             digest: artifact.digest.clone(),
-            files: artifact.shards.iter().map(file).collect(),
+            files: artifact.shards.iter().map(ManifestFile::from).collect(),
             bytes: artifact.bytes(),
         }
     }

@@ -74,6 +74,10 @@ impl App {
     /// Opens for requests. Call it once the self-test has passed.
     pub fn ready(&self, engine: Handle) {
         if self.engine.set(engine).is_ok() {
+            // Those of the load are nobody's answer.
+            self.metrics
+                .faults
+                .begin(engine::major_faults().unwrap_or(0));
             self.advance(Phase::Ready);
         }
     }

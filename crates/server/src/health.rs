@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::{
     app::{App, Phase},
     error::ApiError,
-    metrics,
+    metrics, usage,
 };
 
 /// `GET /health` of the public port, as llama-server answers it.
@@ -94,6 +94,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics::scrape))
+        .route("/usage", get(usage::usage))
         .with_state(app)
 }
 

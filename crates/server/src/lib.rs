@@ -25,6 +25,7 @@ mod stream;
 mod tokens;
 mod tools;
 mod tracked;
+mod usage;
 
 use std::sync::Arc;
 

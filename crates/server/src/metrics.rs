@@ -22,6 +22,7 @@ use prometheus_client::{
 use crate::{
     app::{App, Phase},
     error::ApiError,
+    usage::Faults,
 };
 
 type Seconds = Counter<f64, AtomicU64>;
@@ -59,6 +60,10 @@ pub(crate) struct Metrics {
     load_total: Gauge,
     phase: Gauge,
     uptime: Gauge,
+    working_set: Gauge,
+    anonymous: Gauge,
+    faults_per_token: Gauge,
+    pub(crate) faults: Faults,
     http_requests: Family<RouteLabels, Counter>,
     http_seconds: Histogram,
 }
@@ -102,6 +107,22 @@ impl Metrics {
                 "uptime_seconds",
                 "Time since the process started to load",
             ),
+            working_set: metric(
+                r,
+                "memory_working_set_bytes",
+                "Memory as the kubelet counts it, mapped weights included",
+            ),
+            anonymous: metric(
+                r,
+                "memory_anonymous_bytes",
+                "Memory that is no file: heap, stacks, KV cache",
+            ),
+            faults_per_token: metric(
+                r,
+                "major_faults_per_token",
+                "Waits for a page from the disk per token of the last answer",
+            ),
+            faults: Faults::new(),
             http_requests: metric(r, "http_requests", "Responses by route and status"),
             http_seconds: histogram(r, "http_request_seconds", "Time to the response's headers"),
             registry,
@@ -110,6 +131,11 @@ impl Metrics {
 
     pub(crate) fn finished(&self, usage: &Usage, timings: &Timings) {
         self.completed.inc();
+        if let Some(count) = engine::major_faults() {
+            let tokens = usage.prompt_tokens.saturating_sub(usage.cached_tokens);
+            let tokens = u64::from(tokens) + u64::from(usage.completion_tokens);
+            self.faults.note(tokens, count);
+        }
         self.prompt_tokens.inc_by(
             usage
                 .prompt_tokens
@@ -125,6 +151,12 @@ impl Metrics {
         if tokens > self.tokens_max.get() {
             self.tokens_max.set(tokens);
         }
+    }
+
+    /// The mean of all answers; `None` before the first.
+    pub(crate) fn milli_tokens_per_second(&self) -> Option<u64> {
+        let rate = average(&self.predicted_tokens, &self.predicted_seconds) * 1000.0;
+        (rate >= 1.0).then_some(rate as u64)
     }
 
     pub(crate) fn refused(&self) {
@@ -162,6 +194,11 @@ impl Metrics {
         gauge(&self.load_bytes, loaded);
         gauge(&self.load_total, total);
         gauge(&self.uptime, app.uptime().as_secs());
+        if let Some(memory) = engine::memory_usage() {
+            gauge(&self.working_set, memory.working_set);
+            gauge(&self.anonymous, memory.anonymous);
+        }
+        gauge(&self.faults_per_token, self.faults.per_token().unwrap_or(0));
         self.phase.set(match app.phase() {
             Phase::Loading => 0,
             Phase::Ready => 1,

@@ -19,6 +19,11 @@ pub fn download_seconds(bytes: u64, bits_per_second: u64) -> u64 {
     clamp((u128::from(bytes) * 8).div_ceil(u128::from(bits_per_second)))
 }
 
+/// Seconds to read the weights once, which is the least that a load takes.
+pub fn load_seconds(bytes: u64) -> u64 {
+    bytes.div_ceil(DISK_BANDWIDTH)
+}
+
 /// Bytes that one decoded token reads, by where they are read from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TokenReads {

@@ -2,8 +2,8 @@
 //! know no tables: whether a model or a quant exists is decided elsewhere.
 
 use crate::fields::{
-    AUTO_QUANT, AccessMode, ConfigMapKeyRef, HuggingFace, KimiModelSpec, QuantFrom, Rollout,
-    SecretKeyRef,
+    AUTO_QUANT, AccessMode, ConfigMapKeyRef, FilledVolume, HuggingFace, KimiModelSpec, QuantFrom,
+    Rollout, SecretKeyRef,
 };
 use crate::{MAX_NAME, parse_quantity};
 
@@ -65,7 +65,20 @@ pub fn check(spec: &KimiModelSpec) -> Result<(), Violation> {
         "must be at most 64; leave it out to keep all",
     )?;
     if let Some(source) = source {
-        check_source(&source.hugging_face)?;
+        match (&source.hugging_face, &source.pvc) {
+            (Some(hub), None) => check_source(hub)?,
+            (None, Some(volume)) => {
+                check_volume(volume)?;
+                ensure(
+                    "spec.quant",
+                    quant.as_deref() != Some(AUTO_QUANT),
+                    "auto chooses what to fetch: with source.pvc name the quant that the volume holds",
+                )?;
+            }
+            (Some(_), Some(_)) | (None, None) => {
+                return fail("spec.source", "give huggingFace, or pvc instead of it");
+            }
+        }
     }
     ensure(
         "spec.serving.replicas",
@@ -197,6 +210,20 @@ fn check_source(hub: &HuggingFace) -> Result<(), Violation> {
     check_secret(
         "spec.source.huggingFace.tokenSecretRef",
         token_secret_ref.as_ref(),
+    )
+}
+
+fn check_volume(volume: &FilledVolume) -> Result<(), Violation> {
+    let FilledVolume { claim_name, path } = volume;
+    ensure(
+        "spec.source.pvc.claimName",
+        is_subdomain(claim_name),
+        "must be the name of a PersistentVolumeClaim",
+    )?;
+    ensure(
+        "spec.source.pvc.path",
+        path.as_deref().is_none_or(|path| is_path(path, 200)),
+        "must be a relative path without '..'",
     )
 }
 

@@ -26,7 +26,9 @@ pub const DEFAULT_PORT: u16 = 8080;
      "message": "quant auto chooses from the catalogue: give model, or name the quant"},
     {"rule": "!has(self.serving) || !has(self.serving.replicas) || self.serving.replicas <= 1 \
               || has(self.storage) && has(self.storage.accessMode) && self.storage.accessMode == 'ReadWriteMany'",
-     "message": "more than one replica needs storage.accessMode ReadWriteMany: one Node mounts any other volume"}]))]
+     "message": "more than one replica needs storage.accessMode ReadWriteMany: one Node mounts any other volume"},
+    {"rule": "!has(self.quant) || self.quant != 'auto' || !has(self.source) || !has(self.source.pvc)",
+     "message": "quant auto chooses what to fetch: with source.pvc name the quant that the volume holds"}]))]
 pub struct KimiModelSpec {
     /// A name from the catalogue, such as Kimi-K2-Instruct. Clients may use it as the model's name; without source
     /// it also names the repository.
@@ -109,10 +111,32 @@ pub struct ConfigMapKeyRef {
 /// Where the weights come from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(inline)]
+#[schemars(inline, transform = schema::optional_means_absent, extend("x-kubernetes-validations" = [
+    {"rule": "has(self.huggingFace) != has(self.pvc)", "message": "give huggingFace, or pvc instead of it"}]))]
 pub struct Source {
     /// A repository of a Hugging Face hub, or of a mirror that speaks its API.
-    pub hugging_face: HuggingFace,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hugging_face: Option<HuggingFace>,
+
+    /// A volume that already holds the weights, for clusters without a hub. It is checked and mounted read-only, and
+    /// never written, resized or deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pvc: Option<FilledVolume>,
+}
+
+/// A volume that somebody else filled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(inline, transform = schema::optional_means_absent)]
+pub struct FilledVolume {
+    /// Name of the PersistentVolumeClaim in the same namespace.
+    #[schemars(length(min = 1, max = 253), regex(pattern = schema::SUBDOMAIN))]
+    pub claim_name: String,
+
+    /// Directory or first shard of the model on it. Default: the directory named like the quant, or the root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 200), regex(pattern = schema::PATH))]
+    pub path: Option<String>,
 }
 
 /// One repository of a hub.

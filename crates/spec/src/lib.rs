@@ -14,8 +14,8 @@ pub use check::{Violation, check, check_name, check_quant};
 pub use document::{Document, Error, load, load_all};
 pub use fields::{
     AUTO_QUANT, AccessMode, ConfigMapKeyRef, CpuFallback, DEFAULT_PORT, DEFAULT_REVISION,
-    EngineUpdate, HuggingFace, KimiModelSpec, QuantFrom, Rollout, SecretKeyRef, Serving, Source,
-    Storage, Strategy, WhenDeleted,
+    EngineUpdate, FilledVolume, HuggingFace, KimiModelSpec, QuantFrom, Rollout, SecretKeyRef,
+    Serving, Source, Storage, Strategy, WhenDeleted,
 };
 pub use names::{HardwareName, Objective};
 pub use quantity::{format_bytes, parse_quantity};

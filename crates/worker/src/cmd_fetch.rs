@@ -122,7 +122,7 @@ fn already_whole(args: &FetchArgs) -> Option<Manifest> {
 }
 
 /// `GET /progress` until the process ends. A fetch without it is still a fetch, so a taken address is only a warning.
-async fn serve_progress(address: SocketAddr, progress: watch::Receiver<Progress>) {
+pub(crate) async fn serve_progress(address: SocketAddr, progress: watch::Receiver<Progress>) {
     let listener = match tokio::net::TcpListener::bind(address).await {
         Ok(listener) => listener,
         Err(error) => {

@@ -102,7 +102,7 @@ fn reason(error: &gguf::Error) -> &'static str {
 }
 
 /// Types that GGUF knows and this engine has no kernels for.
-fn check_servable(headers: &[Header]) -> Result<(), JobError> {
+pub(crate) fn check_servable(headers: &[Header]) -> Result<(), JobError> {
     let mut tensors = headers.iter().flat_map(|header| &header.tensors);
     match tensors.find(|tensor| quant::kernels(tensor.dtype).is_none()) {
         None => Ok(()),

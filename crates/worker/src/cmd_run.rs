@@ -163,6 +163,18 @@ async fn plan_and_fetch(args: &RunArgs, mut document: Document) -> Result<Ready,
         return Err(JobError::transient("DoesNotFit", estimate.reason));
     }
     check_hardware(&document)?;
+    if let Some(volume) = document
+        .spec
+        .source
+        .as_ref()
+        .and_then(|source| source.pvc.as_ref())
+    {
+        let message = format!(
+            "source.pvc names the volume {} of a cluster: serve the files with kimi serve --model",
+            volume.claim_name
+        );
+        return Err(JobError::permanent("BadSpec", message));
+    }
     let mut source = hub_source(
         args,
         &document,
@@ -285,7 +297,7 @@ fn hub_source(args: &RunArgs, document: &Document, repo: String, quant: String) 
         .spec
         .source
         .as_ref()
-        .map(|source| &source.hugging_face);
+        .and_then(|source| source.hugging_face.as_ref());
     let endpoint = args
         .endpoint
         .clone()

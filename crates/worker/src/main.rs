@@ -17,6 +17,7 @@ mod cmd_plan;
 mod cmd_run;
 mod cmd_serve;
 mod cmd_split;
+mod cmd_verify;
 mod hub_source;
 mod job;
 mod local_facts;
@@ -48,6 +49,8 @@ enum Command {
     InspectRemote(cmd_inspect_remote::InspectRemoteArgs),
     /// Fetch a quant from a hub, resumable and verified.
     Fetch(cmd_fetch::FetchArgs),
+    /// Check a model that is on a volume already, and report what it is.
+    Verify(cmd_verify::VerifyArgs),
     /// Serve a model behind the OpenAI API.
     Serve(cmd_serve::ServeArgs),
     /// Plan, fetch and serve a KimiModel on this machine, without a cluster.
@@ -72,7 +75,9 @@ impl Command {
     /// Long-running commands say what they do; the others speak through their output.
     fn log_level(&self) -> &'static str {
         match self {
-            Self::Fetch(_) | Self::Serve(_) | Self::Run(_) | Self::Convert(_) => "info",
+            Self::Fetch(_) | Self::Verify(_) | Self::Serve(_) | Self::Run(_) | Self::Convert(_) => {
+                "info"
+            }
             Self::Plan(_)
             | Self::Inspect(_)
             | Self::InspectRemote(_)
@@ -101,6 +106,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => finish(cmd_inspect::run(&args)),
         Command::InspectRemote(args) => cmd_inspect_remote::run(&args),
         Command::Fetch(args) => cmd_fetch::run(&args),
+        Command::Verify(args) => cmd_verify::run(&args),
         Command::Serve(args) => cmd_serve::run(args),
         Command::Run(args) => cmd_run::run(args),
         Command::Chat(args) => cmd_chat::run(args).unwrap_or_else(failed),

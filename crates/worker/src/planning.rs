@@ -65,7 +65,8 @@ pub(crate) fn resolve(spec: &KimiModelSpec) -> Result<Resolved, PlanError> {
     let given_repo = spec
         .source
         .as_ref()
-        .map(|source| source.hugging_face.repo.clone());
+        .and_then(|source| source.hugging_face.as_ref())
+        .map(|hub| hub.repo.clone());
     let model = match (&spec.model, &given_repo) {
         (Some(name), _) => Some(Model::by_name(name).ok_or_else(|| unknown_model(name))?),
         (None, Some(repo)) => Model::by_repo(repo),

@@ -26,6 +26,9 @@ pub fn build(
     snapshot: &Snapshot,
 ) -> Result<Option<PersistentVolumeClaim>, Error> {
     let live = snapshot.claim(&target.artifact);
+    if model.source.volume.is_some() {
+        return Ok(None);
+    }
     let untouchable = |claim: &Claim| claim.deleting || claim.holder != Holder::Us;
     if live.is_some_and(untouchable) || (live.is_none() && decision.step != Step::Fetch) {
         return Ok(None);

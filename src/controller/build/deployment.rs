@@ -11,9 +11,10 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
+use sizing::Facts;
 use spec::{AccessMode, KimiModelSpec, Objective, Rollout, Serving, Storage};
 
-use super::super::assess::Target;
+use super::super::assess::{Memory, Target};
 use super::super::validate::ValidModel;
 use super::{Error, Settings, pod};
 use crate::names::{self, Component};
@@ -34,16 +35,17 @@ const PRE_STOP_SECONDS: i64 = 5;
 pub fn template(
     settings: &Settings,
     model: &ValidModel,
-    artifact: &str,
+    facts: &Facts,
     context: u64,
-    memory_request: u64,
+    memory: Memory,
     gpu: bool,
 ) -> PodTemplateSpec {
+    let artifact = names::artifact_id(facts);
     let mut requests = vec![
         ("cpu", "250m".to_owned()),
-        ("memory", memory_request.to_string()),
+        ("memory", memory.request.to_string()),
     ];
-    let mut limits = Vec::new();
+    let mut limits = vec![("memory", memory.limit.to_string())];
     if gpu {
         // An extended resource is requested whole, with a limit that equals the request.
         requests.push((names::GPU_RESOURCE, "1".to_owned()));
@@ -52,12 +54,12 @@ pub fn template(
     let mut container = pod::container(
         settings,
         CONTAINER,
-        args(model, context),
+        args(model, facts, context),
         pod::resources(&requests, &limits),
     );
     container.env = Some(vec![
         pod::env("QUANT_TYPE", &model.source.quant),
-        pod::env("KIMI_ARTIFACT", artifact),
+        pod::env("KIMI_ARTIFACT", &artifact),
     ]);
     let port = |name: &str, port| ContainerPort {
         name: Some(name.to_owned()),
@@ -85,7 +87,7 @@ pub fn template(
     });
     let mut pod = pod::pod(settings, container, "Always");
     pod.termination_grace_period_seconds = Some(DRAIN_SECONDS + 30);
-    pod::mount_claim(&mut pod, names::claim(&model.name, artifact), true);
+    pod::mount_claim(&mut pod, model.claim(&artifact), true);
     if let Some(secret) = &model.api_key {
         pod::mount_secret(&mut pod, pod::api_key(secret));
     }
@@ -94,10 +96,10 @@ pub fn template(
         pod::require_product(&mut pod, model);
     }
     if model.access_mode == AccessMode::ReadWriteOnce {
-        pod::keep_together(&mut pod, &model.name, artifact);
+        pod::keep_together(&mut pod, &model.name, &artifact);
     }
     let mut labels = names::component_labels(&model.name, Component::Server);
-    labels.insert(names::LABEL_ARTIFACT.to_owned(), artifact.to_owned());
+    labels.insert(names::LABEL_ARTIFACT.to_owned(), artifact);
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels),
@@ -173,7 +175,8 @@ pub fn inputs(spec: &KimiModelSpec) -> Result<String, Error> {
         quant: None,
         quant_from: None,
         objective: blank.objective,
-        source: None,
+        // Which bytes is the artifact's to say, unless they are on a volume of the user's.
+        source: spec.source.clone().filter(|source| source.pvc.is_some()),
         storage: Storage {
             access_mode: spec.storage.access_mode,
             ..Storage::default()
@@ -257,10 +260,14 @@ pub fn build(model: &ValidModel, target: &Target, template: &PodTemplateSpec) ->
     }
 }
 
-fn args(model: &ValidModel, context: u64) -> Vec<String> {
+fn args(model: &ValidModel, facts: &Facts, context: u64) -> Vec<String> {
     let mut args = vec!["serve".to_owned()];
     let mut flag = |name: &str, value: &str| args.extend([name.to_owned(), value.to_owned()]);
-    flag("--manifest", MANIFEST);
+    match &model.source.volume {
+        // What was checked there, and no manifest of ours beside it.
+        Some(_) => flag("--model", &format!("{}/{}", pod::MODELS, facts.path)),
+        None => flag("--manifest", MANIFEST),
+    }
     flag("--alias", &model.name);
     if let Some(row) = model.catalogue.filter(|row| row.name != model.name) {
         flag("--alias", row.name);

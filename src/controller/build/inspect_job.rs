@@ -1,4 +1,4 @@
-//! The inspect Job: reads a repository's list and headers and reports facts in its termination message. No volume, no
+//! The inspect Job, where the weights come from a hub: reads a repository's list and headers and reports facts in its termination message. No volume, no
 //! service-account token. It must know nothing about plans.
 
 use k8s_openapi::api::batch::v1::{
@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::super::validate::ValidModel;
-use super::{Error, Settings, pod};
+use super::{Error, Settings, pod, verify_job};
 use crate::names::{self, Component};
 
 /// Name of the container.
@@ -33,6 +33,9 @@ pub fn inputs(model: &ValidModel) -> Result<String, Error> {
 /// The Job of the model's source.
 #[must_use]
 pub fn build(settings: &Settings, model: &ValidModel, inputs: &str) -> Job {
+    if model.source.volume.is_some() {
+        return verify_job::build(settings, model, inputs);
+    }
     let resources = pod::resources(
         &[("cpu", "50m".to_owned()), ("memory", "64Mi".to_owned())],
         &[("memory", "256Mi".to_owned())],
@@ -56,6 +59,9 @@ pub fn build(settings: &Settings, model: &ValidModel, inputs: &str) -> Job {
 }
 
 fn args(model: &ValidModel) -> Vec<String> {
+    if let Some(volume) = &model.source.volume {
+        return verify_job::args(model, volume);
+    }
     let mut args = vec!["inspect-remote".to_owned()];
     args.extend(source_args(model, &model.source.revision));
     args.extend(["--output".to_owned(), pod::TERMINATION_LOG.to_owned()]);

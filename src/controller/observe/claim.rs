@@ -41,7 +41,19 @@ pub(super) fn observe(
         .as_ref()
         .and_then(|r| r.requests.as_ref())
         .and_then(|r| r.get("storage"));
-    let artifact = label(meta, names::LABEL_ARTIFACT)?;
+    let given = live
+        .given
+        .as_deref()
+        .is_some_and(|given| given.metadata.name == meta.name);
+    let id = |key: &str| {
+        if given {
+            annotation(meta, key)
+        } else {
+            label(meta, key)
+        }
+    };
+    // What is on a given volume is unknown until it was checked.
+    let artifact = id(names::LABEL_ARTIFACT).or(given.then_some(""))?;
     let holder = match owner_uid(meta) {
         Some(uid) if uid == model_uid => Holder::Us,
         Some(uid) => live
@@ -60,6 +72,7 @@ pub(super) fn observe(
         name: claim.name_any(),
         uid: claim.uid()?,
         holder,
+        given,
         marked: annotation(meta, names::ANNOTATION_OWNER) == Some(model_uid),
         goes_along: owners.any(|owner| owner.uid == model_uid),
         mounted: live
@@ -68,9 +81,7 @@ pub(super) fn observe(
             .any(|pod| label(&pod.metadata, names::LABEL_ARTIFACT) == Some(artifact)),
         served: annotation(meta, names::ANNOTATION_SERVED).and_then(|time| time.parse().ok()),
         artifact: artifact.to_owned(),
-        source: label(meta, names::LABEL_SOURCE)
-            .unwrap_or_default()
-            .to_owned(),
+        source: id(names::LABEL_SOURCE).unwrap_or_default().to_owned(),
         facts: annotation(meta, names::ANNOTATION_FACTS).and_then(|json| Facts::parse(json).ok()),
         verified: annotation(meta, names::ANNOTATION_VERIFIED).map(str::to_owned),
         choice: annotation(meta, names::ANNOTATION_CHOICE).map(str::to_owned),

@@ -21,6 +21,7 @@ pub(super) async fn read(
     let ConfigMapKeyRef { name, key } = reference;
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let found = api.get_opt(name).await.map_err(|source| Error {
+        kind: "ConfigMap",
         name: name.clone(),
         source: Box::new(source),
     })?;

@@ -29,10 +29,16 @@ pub(super) fn inspect(
 ) -> Decision {
     let source = &model.source;
     let Some(job) = snapshot.inspect_job(&source.id) else {
-        let message = format!(
-            "reading {} of {} at {}",
-            source.quant, source.repo, source.revision
-        );
+        let message = match &source.volume {
+            Some(volume) => format!(
+                "checking {} on PersistentVolumeClaim {volume}",
+                source.quant
+            ),
+            None => format!(
+                "reading {} of {} at {}",
+                source.quant, source.repo, source.revision
+            ),
+        };
         return Decision::new(Step::Inspect, Reason::Inspecting, message);
     };
     if let Some(decision) = retry(
@@ -85,7 +91,7 @@ pub(super) fn artifact(
     }) {
         return None;
     }
-    let name = names::claim(&model.name, &target.artifact);
+    let name = model.claim(&target.artifact);
     if claim.is_some_and(|claim| claim.deleting) {
         let message =
             format!("PersistentVolumeClaim {name} is being deleted: waiting for it to go");
@@ -115,6 +121,7 @@ pub(super) fn artifact(
         Step::WaitFetch,
         Reason::FetchFailed,
     ) {
+        let decision = moved(model, target, decision);
         return Some(storage::insufficient(
             model, target, snapshot, claim, decision,
         ));
@@ -140,6 +147,24 @@ pub(super) fn artifact(
             storage::insufficient(model, target, snapshot, claim, decision)
         }
     })
+}
+
+/// The commit is pinned when the source is inspected. When it is gone by the time of the fetch (a force-push), only a
+/// person can say which one is meant now.
+fn moved(model: &ValidModel, target: &Target, decision: Decision) -> Decision {
+    let (revision, commit) = (&model.source.revision, &target.facts.commit);
+    if decision.reason != Reason::Reported("RevisionNotFound".to_owned()) || revision == commit {
+        return decision;
+    }
+    let message = format!(
+        "{revision} was commit {commit} when it was inspected, and that commit is gone from {}: set \
+         source.huggingFace.revision to the commit or tag that is meant ({})",
+        model.source.repo, decision.message
+    );
+    Decision {
+        message,
+        ..decision
+    }
 }
 
 /// Whether a Job has to be made anew, or why it must wait for that.

@@ -565,3 +565,20 @@ fn the_endpoint() {
     };
     check(serving(), zero, "Serving", "ScaledToZero");
 }
+
+#[test]
+fn a_commit_that_is_gone_names_the_branch() {
+    let at = testing::epoch();
+    let gone = |s: &mut Snapshot| s.jobs[0].failure = failure("RevisionNotFound");
+    let failed = JobPhase::Failed {
+        at,
+        permanent: true,
+    };
+    let decision = check(fetching(failed), gone, "WaitFetch", "RevisionNotFound");
+    assert!(decision.stalled);
+    assert!(
+        decision.message.starts_with("main was commit c0ffee00"),
+        "{}",
+        decision.message
+    );
+}

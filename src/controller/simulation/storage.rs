@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use serde_json::json;
+
 use super::{LONG, active_quant, cluster, serving};
 use crate::controller::plan::{Reason, Step};
 use crate::names;
@@ -288,4 +291,147 @@ fn a_job_of_the_deleted_model_proves_nothing() {
     let verified = cluster.steps.iter().position(|step| step == "MarkVerified");
     let again = cluster.steps.iter().position(|step| step == "RetryJob");
     assert!(again.is_some() && again < verified, "{:?}", cluster.steps);
+}
+
+const FILLED: &str =
+    "{quant: Q4_K_M, hardware: CPU, source: {pvc: {claimName: weights, path: models}}}";
+
+/// The user's claim, which no label of ours is on.
+fn filled() -> PersistentVolumeClaim {
+    serde_json::from_value(json!({
+        "metadata": {"name": "weights", "namespace": "llm", "uid": "uid-weights"},
+        "spec": {"resources": {"requests": {"storage": "400G"}}},
+        "status": {"phase": "Bound"}
+    }))
+    .unwrap()
+}
+
+fn annotations(cluster: &Cluster) -> BTreeMap<String, String> {
+    let given = cluster.given.clone().unwrap();
+    given.metadata.annotations.unwrap_or_default()
+}
+
+#[test]
+fn a_filled_volume_is_checked_then_served_and_never_owned() {
+    let mut cluster = cluster(FILLED);
+    let decision = cluster.settle(5);
+    assert_eq!(
+        decision.reason,
+        Reason::VolumeMissing,
+        "{}",
+        decision.message
+    );
+    assert!(cluster.jobs.is_empty());
+    cluster.given = Some(filled());
+    cluster.steps.clear();
+    assert_eq!(cluster.settle(LONG).step, Step::Serving);
+    let steps = [
+        "Inspect",
+        "WaitInspect",
+        "MarkVerified",
+        "Start",
+        "WaitReady",
+        "Flip",
+        "Serving",
+    ];
+    assert_eq!(cluster.steps, steps);
+    assert_eq!(active_quant(&cluster).as_deref(), Some("Q4_K_M"));
+    assert!(cluster.claims.is_empty(), "no volume of ours");
+    let template = &cluster
+        .deployments
+        .values()
+        .next()
+        .unwrap()
+        .spec
+        .as_ref()
+        .unwrap()
+        .template;
+    let pod = serde_json::to_string(template).unwrap();
+    assert!(
+        pod.contains(r#""claimName":"weights""#) && pod.contains(r#""--model","/models/Q4_K_M""#),
+        "{pod}"
+    );
+    cluster.edit(|spec| {
+        spec.storage.keep_quants = Some(0);
+        spec.storage.when_deleted = spec::WhenDeleted::Delete;
+    });
+    cluster.settle(5);
+    let given = cluster.given.clone().unwrap();
+    assert!(
+        given
+            .metadata
+            .owner_references
+            .unwrap_or_default()
+            .is_empty()
+    );
+    assert!(
+        cluster.jobs.is_empty(),
+        "an ended pod would hold the volume: {:?}",
+        cluster.jobs.keys()
+    );
+    let writes = cluster.writes;
+    cluster.settle(5);
+    assert_eq!(cluster.writes, writes);
+}
+
+#[test]
+fn a_filled_volume_is_checked_again_when_the_word_is_taken_back_or_its_model_is_new() {
+    let mut cluster = cluster(FILLED);
+    cluster.given = Some(filled());
+    cluster.settle(LONG);
+    let known = annotations(&cluster);
+    let mut changed = cluster.given.clone().unwrap();
+    changed
+        .metadata
+        .annotations
+        .as_mut()
+        .unwrap()
+        .remove(names::ANNOTATION_VERIFIED);
+    cluster.given = Some(changed);
+    cluster.steps.clear();
+    assert_eq!(cluster.settle(LONG).step, Step::Serving);
+    assert!(
+        cluster.steps.contains(&"WaitInspect".to_owned()),
+        "{:?}",
+        cluster.steps
+    );
+    assert_eq!((annotations(&cluster), cluster.dark), (known, 0));
+
+    recreated(&mut cluster, "uid-second");
+    cluster.models = BTreeMap::from([("uid-reader".to_owned(), "writer".to_owned())]);
+    assert_eq!(cluster.settle(5).reason, Reason::VolumeTaken);
+    cluster.models.clear();
+    cluster.steps.clear();
+    assert_eq!(cluster.settle(LONG).step, Step::Serving);
+    assert!(
+        cluster.steps.contains(&"WaitInspect".to_owned()),
+        "{:?}",
+        cluster.steps
+    );
+    assert_eq!(annotations(&cluster)[names::ANNOTATION_OWNER], "uid-second");
+}
+
+#[test]
+fn a_branch_moves_only_when_the_spec_does() {
+    let mut cluster = visited(None, &["Q4_K_M", "Q5_0"]);
+    let (fetched, claims) = (cluster.fetched, cluster.claims.len());
+    for facts in cluster.hub.values_mut() {
+        facts.commit = "deadbeef".repeat(5);
+        facts.digest = "1".repeat(64);
+    }
+    cluster.jobs.clear();
+    cluster.model.status = None;
+    let writes = cluster.writes;
+    cluster.settle(10);
+    assert_eq!(cluster.writes, writes, "served weights stay");
+    cluster.edit(|spec| spec.quant = Some("Q4_K_M".to_owned()));
+    assert_eq!(cluster.settle(LONG).step, Step::Serving);
+    assert_eq!(cluster.fetched, fetched, "and kept ones");
+    let revision = |spec: &mut spec::KimiModelSpec| {
+        let hub = spec.source.as_mut().unwrap().hugging_face.as_mut().unwrap();
+        hub.revision = "v2".to_owned();
+    };
+    cluster.edit(revision);
+    assert_eq!(cluster.settle(LONG).step, Step::Serving);
+    assert_eq!((cluster.claims.len(), cluster.dark), (claims + 1, 0));
 }

@@ -107,7 +107,7 @@ impl Cluster {
         };
         let container = spec.template.spec.as_ref().unwrap().containers[0].clone();
         let quant = argument(&container.args, "--quant");
-        let outcome = if container.name == "inspect" {
+        let outcome = if ["inspect", "verify"].contains(&container.name.as_str()) {
             Some(self.inspect(&quant))
         } else {
             self.fetch(&job.metadata)

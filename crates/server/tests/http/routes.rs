@@ -319,6 +319,14 @@ async fn metrics_have_llama_servers_names() {
     }
     let probes = server::health::router(app);
     assert_eq!(send(&probes, get("/metrics")).await.status, 200);
+    let usage = send(&probes, get("/usage")).await.json();
+    assert_eq!(usage["milliTokensPerSecond"], 6000, "{usage}");
+    assert!(usage["majorFaultsPerToken"].is_u64(), "{usage}");
+    assert_eq!(
+        send(&router, get("/usage")).await.status,
+        404,
+        "not for clients"
+    );
 }
 
 #[tokio::test]
