@@ -11,7 +11,7 @@ use crate::{
     Progress,
     config::Config,
     model::Turn,
-    ops::{self, matmul},
+    ops::{self, Input, matmul},
     rope::Angles,
     weights::{Matrix, Stack},
 };
@@ -76,7 +76,7 @@ impl Attention {
             .map(|(head, attended)| {
                 let view = self.v_b.view(head);
                 let mut out = vec![0.0; view.rows() * angles.len()];
-                ops::row_products(view, 0, attended, &mut out);
+                ops::row_products(view, 0, angles.len(), &Input::new(view, attended), &mut out);
                 ops::transpose(out, angles.len())
             })
             .collect();
@@ -129,7 +129,8 @@ impl Attention {
             .copied()
             .collect();
         let mut keys = vec![0.0; config.kv_lora * of_head.len()];
-        ops::row_products(self.k_b.view(head), 0, &nope, &mut keys);
+        let view = self.k_b.view(head);
+        ops::row_products(view, 0, of_head.len(), &Input::new(view, &nope), &mut keys);
         let keys = ops::transpose(keys, of_head.len());
 
         let mut absorbed = Vec::with_capacity(of_head.len() * config.kv_row());

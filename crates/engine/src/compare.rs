@@ -10,7 +10,7 @@ use gguf::TensorInfo;
 use rayon::prelude::*;
 
 use crate::{
-    Error, Options, Progress,
+    ActivationType, Error, Options, Progress,
     eval::log_sum_exp,
     load::{Loaded, load, open},
     model::{BATCH, Logits},
@@ -80,7 +80,7 @@ pub fn compare_tensors(
 ) -> Result<TensorComparison, Error> {
     let [first, second] = [first, second].map(|options| {
         let (paths, headers) = open(options, progress)?;
-        Weights::map(&paths, &headers)
+        Weights::map(&paths, &headers, ActivationType::F32)
     });
     let (first, second) = (first?, second?);
     let [in_first, in_second] = [&first, &second].map(|weights| {

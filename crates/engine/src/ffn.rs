@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use crate::{
     Progress,
-    ops::{self, row_products, rows_per_task, silu},
+    ops::{self, Input, row_products, rows_per_task, silu},
     weights::View,
 };
 
@@ -41,24 +41,47 @@ pub(crate) fn forward(
         })
         .collect();
 
+    let inputs: Vec<(Input<'_>, Option<Input<'_>>)> = work
+        .iter()
+        .zip(&inputs)
+        .map(|(work, x)| {
+            // Most files have gate and up in one type.
+            let of_up = (work.up.grain() != work.gate.grain()).then(|| Input::new(work.up, x));
+            (Input::new(work.gate, x), of_up)
+        })
+        .collect();
+
     let inner = products(
         work,
         |work| work.gate,
         |work, first, out, at| {
-            row_products(work.gate, first, &inputs[at], out);
+            let tokens = work.tokens.len();
+            let (of_gate, of_up) = &inputs[at];
+            row_products(work.gate, first, tokens, of_gate, out);
             let mut up = vec![0.0; out.len()];
-            row_products(work.up, first, &inputs[at], &mut up);
+            row_products(
+                work.up,
+                first,
+                tokens,
+                of_up.as_ref().unwrap_or(of_gate),
+                &mut up,
+            );
             for (gate, up) in out.iter_mut().zip(up) {
                 *gate = silu(*gate) * up;
             }
             progress.touch();
         },
     );
+    let inputs: Vec<Input<'_>> = work
+        .iter()
+        .zip(&inner)
+        .map(|(work, x)| Input::new(work.down, x))
+        .collect();
     let outer = products(
         work,
         |work| work.down,
         |work, first, out, at| {
-            row_products(work.down, first, &inner[at], out);
+            row_products(work.down, first, work.tokens.len(), &inputs[at], out);
             progress.touch();
         },
     );

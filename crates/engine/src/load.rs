@@ -64,7 +64,7 @@ pub(crate) fn load(options: &Options, progress: &Arc<Progress>) -> Result<Loaded
     )?;
     progress.touch();
 
-    let weights = Weights::map(&paths, &headers)?;
+    let weights = Weights::map(&paths, &headers, options.activations)?;
     let model = Model::new(
         config,
         &weights,

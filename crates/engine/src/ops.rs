@@ -2,12 +2,33 @@
 //! computed by one thread in one order, whatever else is computed with it, so that neither the number
 //! of threads nor the size of a batch ever shows in a result. It must not know layers.
 
+use quant::Activations;
 use rayon::prelude::*;
 
 use crate::{Progress, weights::View};
 
 /// Multiply-adds worth handing to another thread.
-const TASK: usize = 1 << 15;
+const TASK: usize = 1 << 17;
+
+/// Fewest rows of a task with many tokens: while a tile of activations is in the nearest cache, these are multiplied
+/// with it.
+const TASK_ROWS: usize = 16;
+
+/// The tokens × cols values that a matrix is multiplied with, as its kernels take them.
+pub(crate) enum Input<'x> {
+    Floats(&'x [f32]),
+    Int8(Activations),
+}
+
+impl<'x> Input<'x> {
+    /// `x` (tokens × cols) for products with `w`, and with all views of the same grain and width.
+    pub(crate) fn new(w: View<'_>, x: &'x [f32]) -> Self {
+        match w.grain() {
+            Some(grain) => Self::Int8(Activations::quantize(grain, x, w.cols)),
+            None => Self::Floats(x),
+        }
+    }
+}
 
 /// y\[t\]\[r\] = Σ w\[r\]\[c\]·x\[t\]\[c\]: tokens × cols in, tokens × rows out. Every task touches
 /// `progress`: the rows may come from a slow disk.
@@ -16,11 +37,12 @@ pub(crate) fn matmul(w: View<'_>, x: &[f32], progress: &Progress) -> Vec<f32> {
     if tokens == 0 {
         return Vec::new();
     }
+    let x = Input::new(w, x);
     let mut y = vec![0.0; w.rows() * tokens];
     y.par_chunks_mut(rows_per_task(w.cols, tokens) * tokens)
         .enumerate()
         .for_each(|(task, out)| {
-            row_products(w, task * rows_per_task(w.cols, tokens), x, out);
+            row_products(w, task * rows_per_task(w.cols, tokens), tokens, &x, out);
             progress.touch();
         });
     transpose(y, tokens)
@@ -28,16 +50,36 @@ pub(crate) fn matmul(w: View<'_>, x: &[f32], progress: &Progress) -> Vec<f32> {
 
 /// Rows that make one task for a product with this many tokens.
 pub(crate) fn rows_per_task(cols: usize, tokens: usize) -> usize {
-    (TASK / (cols * tokens).max(1)).max(1)
+    (TASK / (cols * tokens).max(1)).max(if tokens > 1 { TASK_ROWS } else { 1 })
 }
 
 /// out\[r\]\[t\] = Σ w\[first + r\]\[c\]·x\[t\]\[c\]: row-major, unlike [`matmul`], so that tasks
 /// own what they write.
-pub(crate) fn row_products(w: View<'_>, first: usize, x: &[f32], out: &mut [f32]) {
-    let tokens = x.len() / w.cols;
-    for (row, out) in out.chunks_exact_mut(tokens.max(1)).enumerate() {
-        for (x, out) in x.chunks_exact(w.cols).zip(out) {
-            *out = w.dot(first + row, x);
+pub(crate) fn row_products(
+    w: View<'_>,
+    first: usize,
+    tokens: usize,
+    x: &Input<'_>,
+    out: &mut [f32],
+) {
+    let tokens = tokens.max(1);
+    match x {
+        Input::Floats(x) => {
+            for (row, out) in out.chunks_exact_mut(tokens).enumerate() {
+                for (x, out) in x.chunks_exact(w.cols).zip(out) {
+                    *out = w.dot(first + row, x);
+                }
+            }
+        }
+        Input::Int8(x) => {
+            let mut at = 0;
+            for tile in x.tiles() {
+                let of_tile = at..at + tile.tokens();
+                at = of_tile.end;
+                for (row, out) in out.chunks_exact_mut(tokens).enumerate() {
+                    w.multiply(first + row, tile, &mut out[of_tile.clone()]);
+                }
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use gguf::{Dtype, Metadata, TensorSpec, Value, Writer, shard};
 use sizing::CacheType;
 
 use crate::{
-    Error, Options, Progress,
+    ActivationType, Error, Options, Progress,
     config::{Config, RopeConfig},
     eval::Reference,
     load::{Loaded, load},
@@ -62,6 +62,8 @@ pub(crate) fn options(path: &Path, threads: usize) -> Options {
     Options {
         threads: Some(threads),
         cache_type: CacheType::F32,
+        // Judged against references that round nothing but weights.
+        activations: ActivationType::F32,
         ..Options::new(path)
     }
 }
@@ -108,6 +110,15 @@ pub(crate) fn noise(count: usize, seed: u32) -> Vec<f32> {
         state as f32 / 2f32.powi(31) - 1.0
     };
     (0..count).map(|_| next()).collect()
+}
+
+/// As it is served: with activations of eight bits.
+pub(crate) fn served(path: &Path, threads: usize) -> Loaded {
+    let options = Options {
+        threads: Some(threads),
+        ..Options::new(path)
+    };
+    load(&options, &Progress::new()).unwrap()
 }
 
 /// A whole model in memory, to be changed and written as one file.

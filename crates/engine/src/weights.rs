@@ -5,9 +5,9 @@ use std::{collections::HashMap, fs::File, path::PathBuf, sync::Arc};
 
 use gguf::{Dtype, Header, TensorInfo};
 use memmap2::{Advice, Mmap};
-use quant::Kernels;
+use quant::{Grain, Int8, Kernels, Tile};
 
-use crate::{Error, Progress};
+use crate::{ActivationType, Error, Progress};
 
 /// Bytes read between two heartbeats of the load.
 const READ_AHEAD: usize = 16 << 20;
@@ -19,6 +19,7 @@ const PAGE: usize = 4096;
 pub(crate) struct Weights {
     shards: Vec<Arc<Mmap>>,
     tensors: HashMap<String, Placed>,
+    activations: ActivationType,
 }
 
 struct Placed {
@@ -29,14 +30,19 @@ struct Placed {
 }
 
 impl Weights {
-    /// Maps the files whose headers these are.
+    /// Maps the files whose headers these are, for products with activations of that type.
     ///
     /// # Errors
     /// [`Error::Map`] when a file cannot be mapped or is shorter than its header says.
-    pub(crate) fn map(paths: &[PathBuf], headers: &[Header]) -> Result<Self, Error> {
+    pub(crate) fn map(
+        paths: &[PathBuf],
+        headers: &[Header],
+        activations: ActivationType,
+    ) -> Result<Self, Error> {
         let mut weights = Self {
             shards: Vec::new(),
             tensors: HashMap::new(),
+            activations,
         };
         for (shard, (path, header)) in paths.iter().zip(headers).enumerate() {
             let failed = |source| Error::Map {
@@ -200,6 +206,10 @@ impl Weights {
         Ok(Matrix {
             storage,
             kernels,
+            int8: match self.activations {
+                ActivationType::Int8 => kernels.int8,
+                ActivationType::F32 => None,
+            },
             cols,
             rows: dims.iter().skip(1).product(),
             row_bytes,
@@ -212,6 +222,7 @@ impl Weights {
 pub(crate) struct Matrix {
     storage: Storage,
     kernels: &'static Kernels,
+    int8: Option<Int8>,
     cols: usize,
     rows: usize,
     row_bytes: usize,
@@ -242,6 +253,7 @@ impl Matrix {
         Ok(Self {
             storage: Storage::Owned(bytes.into()),
             kernels,
+            int8: None,
             cols,
             rows,
             row_bytes,
@@ -262,6 +274,7 @@ impl Matrix {
         View {
             bytes: &bytes[range],
             kernels: self.kernels,
+            int8: self.int8,
             cols: self.cols,
             row_bytes: self.row_bytes,
         }
@@ -313,6 +326,7 @@ impl Stack {
 pub(crate) struct View<'w> {
     bytes: &'w [u8],
     kernels: &'static Kernels,
+    int8: Option<Int8>,
     pub(crate) cols: usize,
     row_bytes: usize,
 }
@@ -329,6 +343,19 @@ impl<'w> View<'w> {
     /// Σ row\[i\]·x\[i\].
     pub(crate) fn dot(&self, row: usize, x: &[f32]) -> f32 {
         (self.kernels.dot)(self.row(row), x)
+    }
+
+    /// The grain of the activations that [`View::multiply`] takes; `None` where they stay floats.
+    pub(crate) fn grain(&self) -> Option<Grain> {
+        self.int8.map(|int8| int8.grain)
+    }
+
+    /// out\[t\] = Σ row\[i\]·tile\[t\]\[i\], for a tile of this view's grain.
+    pub(crate) fn multiply(&self, row: usize, tile: &Tile, out: &mut [f32]) {
+        match self.int8 {
+            Some(int8) => (int8.multiply)(self.row(row), tile, out),
+            None => out.fill(0.0),
+        }
     }
 
     /// The row as floats; `out` has `cols` values.

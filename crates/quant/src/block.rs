@@ -5,6 +5,7 @@ use bytemuck::Pod;
 use gguf::Dtype;
 
 use crate::cpu::Isa;
+use crate::int8::{self, Grain, Int8};
 use crate::kernels::{Kernels, Ladder};
 
 /// A block of `N` values. Implementors are `repr(C)` structs of bytes, so alignment is 1 and a row of any address
@@ -69,6 +70,13 @@ pub(crate) const fn scalar<B: Block<N>, const N: usize>() -> Ladder {
         isa: Isa::Scalar,
         dequantize: dequantize::<B, N>,
         dot: dot::<B, N>,
+        int8: match Grain::of(N) {
+            Some(grain) => Some(Int8 {
+                grain,
+                multiply: int8::multiply::<B, N>,
+            }),
+            None => None,
+        },
     })
 }
 

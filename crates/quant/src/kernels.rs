@@ -4,6 +4,7 @@
 use gguf::Dtype;
 
 use crate::cpu::Isa;
+use crate::int8::{Int8, Tile};
 use crate::{
     bf16, f16, f32, iq1_kt, iq1_m, iq1_s, iq2_k, iq2_kl, iq2_ks, iq2_kt, iq2_s, iq2_xs, iq2_xxs,
     iq3_k, iq3_ks, iq3_kt, iq3_s, iq3_xxs, iq4_k, iq4_ks, iq4_kss, iq4_kt, iq4_nl, iq4_xs, iq5_k,
@@ -26,6 +27,8 @@ pub struct Kernels {
     ///
     /// For `n` values a result is within `(n/8 + 8)·ε·Σ|row\[i\]·x\[i\]|` of the exact one, with ε = 2⁻²³.
     pub dot: fn(row: &[u8], x: &[f32]) -> f32,
+    /// The product with activations of eight bits, where the type has blocks and a path that is faster than `dot`.
+    pub int8: Option<Int8>,
 }
 
 /// Encodes whole blocks.
@@ -62,12 +65,39 @@ impl Ladder {
         let kernels = Some(Kernels {
             isa,
             dot,
+            int8: None,
             ..self.scalar
         });
         match isa {
             Isa::Scalar => {}
             Isa::Avx2 => self.avx2 = kernels,
             Isa::Avx512 => self.avx512 = kernels,
+        }
+        self
+    }
+
+    /// Adds an int8 product that runs where `isa` is available: on its path and on those above it.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) const fn int8(mut self, isa: Isa, multiply: fn(&[u8], &Tile, &mut [f32])) -> Ladder {
+        let Some(Int8 { grain, .. }) = self.scalar.int8 else {
+            return self;
+        };
+        let int8 = Some(Int8 { grain, multiply });
+        match isa {
+            Isa::Scalar => self.scalar.int8 = int8,
+            Isa::Avx2 => {
+                if let Some(kernels) = &mut self.avx2 {
+                    kernels.int8 = int8;
+                }
+                if let Some(kernels) = &mut self.avx512 {
+                    kernels.int8 = int8;
+                }
+            }
+            Isa::Avx512 => {
+                if let Some(kernels) = &mut self.avx512 {
+                    kernels.int8 = int8;
+                }
+            }
         }
         self
     }

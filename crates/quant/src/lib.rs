@@ -13,6 +13,7 @@
 mod block;
 mod codebook;
 mod cpu;
+mod int8;
 mod k_scales;
 mod kernels;
 mod levels;
@@ -67,5 +68,6 @@ mod tq1_0;
 mod tq2_0;
 
 pub use cpu::Isa;
+pub use int8::{Activations, Grain, Int8, Tile};
 pub use kernels::{Kernels, kernels, kernels_on, quantize};
 pub use rows::{RowKernels, row_kernels, row_kernels_on};

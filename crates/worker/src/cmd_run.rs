@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use engine::{CacheType, Options, TemplateChoice};
+use engine::{CacheType, Options};
 use indicatif::HumanDuration;
 use server::{ApiKeys, Config};
 use sizing::{Facts, Fits, Plan};
@@ -110,13 +110,10 @@ pub(crate) fn run(args: RunArgs) -> ExitCode {
     names.extend(document.spec.model);
     let serving = Serving {
         options: Options {
-            model,
             context: u32::try_from(plan.context).ok(),
             threads: args.threads,
-            slots: 1,
             cache_type: args.cache_type,
-            compat: None,
-            template: TemplateChoice::Model,
+            ..Options::new(model)
         },
         config: Config {
             names,

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use engine::{CacheType, Compat, Options};
+use engine::{ActivationType, CacheType, Compat, Options};
 use fetch::Manifest;
 use server::{ApiKeys, Config};
 
@@ -56,6 +56,9 @@ pub(crate) struct ServeArgs {
         default_value_t
     )]
     cache_type: CacheType,
+    /// What activations are rounded to before a product with quantized weights: int8, or f32 (nothing, slower).
+    #[arg(long, value_name = "TYPE", default_value_t)]
+    activations: ActivationType,
     /// Reproduce what another engine does differently from the model's own code: llama.cpp.
     #[arg(long, value_name = "ENGINE")]
     compat: Option<Compat>,
@@ -115,6 +118,7 @@ fn serving(args: ServeArgs) -> Result<Serving, JobError> {
             cache_type: args.cache_type,
             compat: args.compat,
             template: args.template.into(),
+            activations: args.activations,
         },
         config: Config {
             names: args.alias,

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use engine::{CacheType, Compat, Options};
+use engine::{ActivationType, CacheType, Compat, Options};
 
 /// How to compute.
 #[derive(Debug, clap::Args)]
@@ -15,6 +15,9 @@ pub(crate) struct ModelArgs {
     /// How the KV cache is stored: f32 as for references, or f16 or q8_0 to see what they cost.
     #[arg(long, visible_alias = "cache-type-k", value_name = "TYPE", default_value_t = CacheType::F32)]
     cache_type: CacheType,
+    /// What activations are rounded to before a product with quantized weights: f32 (nothing), or int8 as served.
+    #[arg(long, value_name = "TYPE", default_value_t = ActivationType::F32)]
+    activations: ActivationType,
     /// Reproduce what another engine does differently from the model's own code: llama.cpp.
     #[arg(long, value_name = "ENGINE")]
     compat: Option<Compat>,
@@ -28,6 +31,7 @@ impl ModelArgs {
             threads: self.threads,
             cache_type: self.cache_type,
             compat: self.compat,
+            activations: self.activations,
             ..Options::new(path)
         }
     }

@@ -12,7 +12,7 @@ use crate::{
     Options,
     eval::{self, Distance},
     load::{Loaded, load},
-    perplexity::measure,
+    perplexity::{loss, measure},
     testing::*,
 };
 
@@ -151,30 +151,63 @@ fn worst(a: &[f32], b: &[f32]) -> f32 {
 #[test]
 fn threads_never_show_in_a_result() {
     let ids = &references()[0].ids;
-    let one = logits(&loaded(&kimi_tiny("Q4_K_M"), 1), ids, 64);
-    for threads in [2, 3] {
-        let several = logits(&loaded(&kimi_tiny("Q4_K_M"), threads), ids, 64);
-        assert!(
-            one == several,
-            "{threads} threads differ by {}",
-            worst(&one, &several)
-        );
+    for load in [loaded, served] {
+        let one = logits(&load(&kimi_tiny("Q4_K_M"), 1), ids, 64);
+        for threads in [2, 3] {
+            let several = logits(&load(&kimi_tiny("Q4_K_M"), threads), ids, 64);
+            assert!(
+                one == several,
+                "{threads} threads differ by {}",
+                worst(&one, &several)
+            );
+        }
     }
 }
 
 #[test]
 fn prefill_and_decode_agree_to_the_last_bit() {
-    let loaded = loaded(&kimi_tiny("Q4_K_M"), 2);
     let ids = &references()[0].ids;
-    let whole = logits(&loaded, ids, ids.len());
-    for batch in [1, 3, 50] {
-        let parts = logits(&loaded, ids, batch);
-        assert!(
-            whole == parts,
-            "batches of {batch} differ by {}",
-            worst(&whole, &parts)
-        );
+    for load in [loaded, served] {
+        let loaded = load(&kimi_tiny("Q4_K_M"), 2);
+        let whole = logits(&loaded, ids, ids.len());
+        for batch in [1, 3, 50] {
+            let parts = logits(&loaded, ids, batch);
+            assert!(
+                whole == parts,
+                "batches of {batch} differ by {}",
+                worst(&whole, &parts)
+            );
+        }
     }
+}
+
+/// Divergence, in nats, of what is served from what the same weights say with float activations.
+#[test]
+fn activations_of_eight_bits_cost_little() {
+    let ids = &references()[0].ids;
+    for (quant, bound) in [("Q8_0", 5e-4), ("Q4_K_M", 2e-3)] {
+        let [exact, rounded] =
+            [loaded, served].map(|load| logits(&load(&kimi_tiny(quant), 2), ids, ids.len()));
+        let vocab = rounded.len() / ids.len();
+        let total: f64 = exact
+            .chunks_exact(vocab)
+            .zip(rounded.chunks_exact(vocab))
+            .map(|(p, q)| divergence_of(p, q))
+            .sum();
+        let mean = total / ids.len() as f64;
+        eprintln!("{quant}: divergence {mean:e}");
+        assert!(mean < bound, "{quant}: {mean}");
+    }
+}
+
+/// KL divergence of the second distribution from the first, in nats.
+fn divergence_of(p: &[f32], q: &[f32]) -> f64 {
+    (0..p.len() as u32)
+        .map(|token| {
+            let (p, q) = (loss(p, token), loss(q, token));
+            (-p).exp() * (q - p)
+        })
+        .sum()
 }
 
 #[test]

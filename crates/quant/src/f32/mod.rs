@@ -14,6 +14,7 @@ const SCALAR: Ladder = Ladder::new(Kernels {
     isa: Isa::Scalar,
     dequantize,
     dot,
+    int8: None,
 })
 .encoded_by(quantize);
 

@@ -1,10 +1,12 @@
-//! IQ4_XS dot product with AVX2. It must not be called without AVX2, FMA and F16C.
+//! IQ4_XS products with AVX2. They must not be called without AVX2, FMA and F16C.
 
 use std::arch::x86_64::*;
 
 use super::Block;
 use crate::block::blocks;
 use crate::codebook;
+use crate::int8::Tile;
+use crate::int8::avx2::{self as int8, Superblock};
 use crate::x86::avx2 as x86;
 
 /// Only [`crate::kernels_on`] hands this out, after checking the CPU.
@@ -22,8 +24,36 @@ fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
         for (sub, x) in x.iter().enumerate() {
             let levels = x86::look_up(&codebook::IQ4_NL, x86::nibbles(&block.qs[sub]));
             let of_sub = x86::levels_dot(levels, x);
-            sum = _mm256_fmadd_ps(_mm256_set1_ps(d * block.scale(sub)), of_sub, sum);
+            sum = _mm256_fmadd_ps(_mm256_set1_ps(d * f32::from(block.scale(sub))), of_sub, sum);
         }
     }
     x86::sum(sum)
+}
+
+/// Only [`crate::kernels_on`] hands this out, after checking the CPU.
+pub(super) fn multiply(row: &[u8], tile: &Tile, out: &mut [f32]) {
+    // SAFETY: kernels_on has found the instructions available.
+    unsafe { multiply_avx2(row, tile, out) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn multiply_avx2(row: &[u8], tile: &Tile, out: &mut [f32]) {
+    int8::superblocks::<Block, true>(row, tile, out, |block| open(block));
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn open(block: &Block) -> Superblock {
+    let zero = _mm256_setzero_si256();
+    let mut levels = [zero; 8];
+    for (levels, qs) in levels.iter_mut().zip(&block.qs) {
+        *levels = x86::look_up(&codebook::IQ4_NL, x86::nibbles(qs));
+    }
+    Superblock {
+        d: x86::half(block.d),
+        scales: int8::per_group(std::array::from_fn(|sub| block.scale(sub))),
+        offset: 0.0,
+        offsets: zero,
+        levels,
+    }
 }

@@ -15,7 +15,9 @@ use crate::{codebook, nibbles};
 const SCALAR: Ladder = block::scalar::<Block, 256>();
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) static LADDER: Ladder = SCALAR.with(Isa::Avx2, avx2::dot);
+pub(crate) static LADDER: Ladder = SCALAR
+    .with(Isa::Avx2, avx2::dot)
+    .int8(Isa::Avx2, avx2::multiply);
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) static LADDER: Ladder = SCALAR;
 
@@ -32,10 +34,10 @@ struct Block {
 }
 
 impl Block {
-    fn scale(&self, sub: usize) -> f32 {
+    fn scale(&self, sub: usize) -> i8 {
         let low = self.scales_l[sub / 2] >> (4 * (sub % 2)) & 15;
         let high = (u16::from_le_bytes(self.scales_h) >> (2 * sub) & 3) as u8;
-        f32::from((low | high << 4) as i8 - 32)
+        (low | high << 4) as i8 - 32
     }
 }
 
@@ -45,7 +47,7 @@ impl block::Block<256> for Block {
     fn decode(&self, out: &mut [f32; 256]) {
         let d = self.d.get();
         for (sub, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-            let scale = d * self.scale(sub);
+            let scale = d * f32::from(self.scale(sub));
             for (out, q) in out.iter_mut().zip(nibbles::unpack(&self.qs[sub])) {
                 *out = scale * f32::from(codebook::IQ4_NL[usize::from(q)]);
             }

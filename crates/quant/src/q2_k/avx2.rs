@@ -1,9 +1,11 @@
-//! Q2_K dot product with AVX2. It must not be called without AVX2, FMA and F16C.
+//! Q2_K products with AVX2. They must not be called without AVX2, FMA and F16C.
 
 use std::arch::x86_64::*;
 
 use super::Block;
 use crate::block::blocks;
+use crate::int8::Tile;
+use crate::int8::avx2::{self as int8, Superblock};
 use crate::x86::avx2 as x86;
 
 /// Only [`crate::kernels_on`] hands this out, after checking the CPU.
@@ -31,4 +33,34 @@ fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
         }
     }
     x86::sum4(sums)
+}
+
+/// Only [`crate::kernels_on`] hands this out, after checking the CPU.
+pub(super) fn multiply(row: &[u8], tile: &Tile, out: &mut [f32]) {
+    // SAFETY: kernels_on has found the instructions available.
+    unsafe { multiply_avx2(row, tile, out) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn multiply_avx2(row: &[u8], tile: &Tile, out: &mut [f32]) {
+    int8::superblocks::<Block, false>(row, tile, out, |block| open(block));
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn open(block: &Block) -> Superblock {
+    let packed = x86::bytes16(&block.scales);
+    let nibble = _mm_set1_epi8(15);
+    let mut levels = [_mm256_setzero_si256(); 8];
+    for (group, levels) in levels.iter_mut().enumerate() {
+        let bytes = x86::bytes32(&block.qs.as_chunks::<32>().0[group / 4]);
+        *levels = x86::bit_pairs(bytes, 2 * (group % 4));
+    }
+    Superblock {
+        d: x86::half(block.d),
+        scales: int8::per_half(_mm_and_si128(packed, nibble)),
+        offset: -x86::half(block.dmin),
+        offsets: int8::per_half(_mm_and_si128(_mm_srli_epi16::<4>(packed), nibble)),
+        levels,
+    }
 }

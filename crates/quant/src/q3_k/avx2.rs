@@ -1,9 +1,11 @@
-//! Q3_K dot product with AVX2. It must not be called without AVX2, FMA and F16C.
+//! Q3_K products with AVX2. They must not be called without AVX2, FMA and F16C.
 
 use std::arch::x86_64::*;
 
 use super::Block;
 use crate::block::blocks;
+use crate::int8::Tile;
+use crate::int8::avx2::{self as int8, Superblock};
 use crate::x86::avx2 as x86;
 
 /// Only [`crate::kernels_on`] hands this out, after checking the CPU.
@@ -34,4 +36,39 @@ fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
         }
     }
     x86::sum4(sums)
+}
+
+/// Only [`crate::kernels_on`] hands this out, after checking the CPU.
+pub(super) fn multiply(row: &[u8], tile: &Tile, out: &mut [f32]) {
+    // SAFETY: kernels_on has found the instructions available.
+    unsafe { multiply_avx2(row, tile, out) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn multiply_avx2(row: &[u8], tile: &Tile, out: &mut [f32]) {
+    int8::superblocks::<Block, false>(row, tile, out, |block| open(block));
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn open(block: &Block) -> Superblock {
+    let d = x86::half(block.d);
+    let scales = int8::per_half(x86::bytes16(bytemuck::cast_ref(&block.scales())));
+    let hmask = x86::bytes32(&block.hmask);
+    let third = _mm256_set1_epi8(4);
+    let mut levels = [_mm256_setzero_si256(); 8];
+    for (group, levels) in levels.iter_mut().enumerate() {
+        let bytes = x86::bytes32(&block.qs.as_chunks::<32>().0[group / 4]);
+        let bit = _mm256_set1_epi8((1u8 << group).cast_signed());
+        let set = _mm256_cmpeq_epi8(_mm256_and_si256(hmask, bit), bit);
+        let low = x86::bit_pairs(bytes, 2 * (group % 4));
+        *levels = _mm256_or_si256(low, _mm256_and_si256(set, third));
+    }
+    Superblock {
+        d,
+        scales,
+        offset: d,
+        offsets: _mm256_mullo_epi16(scales, _mm256_set1_epi16(-4)),
+        levels,
+    }
 }

@@ -14,7 +14,9 @@ use crate::kernels::Ladder;
 const SCALAR: Ladder = block::scalar::<Block, 256>();
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) static LADDER: Ladder = SCALAR.with(Isa::Avx2, avx2::dot);
+pub(crate) static LADDER: Ladder = SCALAR
+    .with(Isa::Avx2, avx2::dot)
+    .int8(Isa::Avx2, avx2::multiply);
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) static LADDER: Ladder = SCALAR;
 
@@ -33,9 +35,22 @@ struct Block {
 
 impl Block {
     fn scale(&self, sub: usize) -> f32 {
-        let low = self.scales[sub % 8] >> (4 * (sub / 8)) & 15;
-        let high = self.scales[8 + sub % 4] >> (2 * (sub / 4)) & 3;
-        f32::from((low | high << 4) as i8 - 32)
+        f32::from(self.scales()[sub])
+    }
+
+    /// All scales, four bytes a step.
+    fn scales(&self) -> [i8; 16] {
+        let [a, b, high]: [[u8; 4]; 3] = bytemuck::cast(self.scales);
+        let [a, b, high] = [a, b, high].map(u32::from_le_bytes);
+        let join = |low: u32, high: u32| low & 0x0f0f_0f0f | (high & 0x0303_0303) << 4;
+        let words = [
+            join(a, high),
+            join(b, high >> 2),
+            join(a >> 4, high >> 4),
+            join(b >> 4, high >> 6),
+        ];
+        let bytes: [u8; 16] = bytemuck::cast(words.map(u32::to_le_bytes));
+        bytes.map(|scale| scale as i8 - 32)
     }
 }
 

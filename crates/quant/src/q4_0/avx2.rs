@@ -1,9 +1,11 @@
-//! Q4_0 dot product with AVX2. It must not be called without AVX2, FMA and F16C.
+//! Q4_0 products with AVX2. They must not be called without AVX2, FMA and F16C.
 
 use std::arch::x86_64::*;
 
 use super::Block;
 use crate::block::blocks;
+use crate::int8::Tile;
+use crate::int8::avx2::{self as int8, Smallblock};
 use crate::x86::avx2 as x86;
 
 /// Only [`crate::kernels_on`] hands this out, after checking the CPU.
@@ -28,4 +30,19 @@ fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
         sum = _mm256_fmadd_ps(_mm256_set1_ps(x86::half(block.d)), of_block, sum);
     }
     x86::sum(sum)
+}
+
+/// Only [`crate::kernels_on`] hands this out, after checking the CPU.
+pub(super) fn multiply(row: &[u8], tile: &Tile, out: &mut [f32]) {
+    // SAFETY: kernels_on has found the instructions available.
+    unsafe { multiply_avx2(row, tile, out) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn multiply_avx2(row: &[u8], tile: &Tile, out: &mut [f32]) {
+    int8::smallblocks::<Block>(row, tile, out, |block| Smallblock {
+        d: x86::half(block.d),
+        offset: 0.0,
+        levels: levels(block),
+    });
 }

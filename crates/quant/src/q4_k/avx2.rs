@@ -1,9 +1,11 @@
-//! Q4_K dot product with AVX2. It must not be called without AVX2, FMA and F16C.
+//! Q4_K products with AVX2. They must not be called without AVX2, FMA and F16C.
 
 use std::arch::x86_64::*;
 
 use super::Block;
 use crate::block::blocks;
+use crate::int8::Tile;
+use crate::int8::avx2::{self as int8, Superblock};
 use crate::k_scales;
 use crate::x86::avx2 as x86;
 
@@ -33,4 +35,41 @@ fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
         }
     }
     x86::sum4(sums)
+}
+
+/// Only [`crate::kernels_on`] hands this out, after checking the CPU.
+pub(super) fn multiply(row: &[u8], tile: &Tile, out: &mut [f32]) {
+    // SAFETY: kernels_on has found the instructions available.
+    unsafe { multiply_avx2(row, tile, out) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn multiply_avx2(row: &[u8], tile: &Tile, out: &mut [f32]) {
+    int8::superblocks::<Block, false>(row, tile, out, |block| open(block));
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn open(block: &Block) -> Superblock {
+    let (scales, minimums) = k_scales::unpack_apart(&block.scales);
+    let nibble = _mm256_set1_epi8(15);
+    let mut levels = [nibble; 8];
+    for (bytes, levels) in block
+        .qs
+        .as_chunks::<32>()
+        .0
+        .iter()
+        .zip(levels.as_chunks_mut::<2>().0)
+    {
+        let bytes = x86::bytes32(bytes);
+        levels[0] = _mm256_and_si256(bytes, nibble);
+        levels[1] = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble);
+    }
+    Superblock {
+        d: x86::half(block.d),
+        scales: int8::per_group(bytemuck::cast(scales)),
+        offset: -x86::half(block.dmin),
+        offsets: int8::per_group(bytemuck::cast(minimums)),
+        levels,
+    }
 }

@@ -1,9 +1,11 @@
-//! Q5_K dot product with AVX2. It must not be called without AVX2, FMA and F16C.
+//! Q5_K products with AVX2. They must not be called without AVX2, FMA and F16C.
 
 use std::arch::x86_64::*;
 
 use super::Block;
 use crate::block::blocks;
+use crate::int8::Tile;
+use crate::int8::avx2::{self as int8, Superblock};
 use crate::k_scales;
 use crate::x86::avx2 as x86;
 
@@ -38,4 +40,44 @@ fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
         }
     }
     x86::sum4(sums)
+}
+
+/// Only [`crate::kernels_on`] hands this out, after checking the CPU.
+pub(super) fn multiply(row: &[u8], tile: &Tile, out: &mut [f32]) {
+    // SAFETY: kernels_on has found the instructions available.
+    unsafe { multiply_avx2(row, tile, out) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn multiply_avx2(row: &[u8], tile: &Tile, out: &mut [f32]) {
+    int8::superblocks::<Block, false>(row, tile, out, |block| open(block));
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn open(block: &Block) -> Superblock {
+    let (scales, minimums) = k_scales::unpack_apart(&block.scales);
+    let nibble = _mm256_set1_epi8(15);
+    let fifth = _mm256_set1_epi8(16);
+    let high = x86::bytes32(&block.qh);
+    let mut levels = [nibble; 8];
+    for (sub, levels) in levels.iter_mut().enumerate() {
+        let bytes = x86::bytes32(&block.qs.as_chunks::<32>().0[sub / 2]);
+        // 16-bit shifts move bits between bytes; the masks drop those.
+        let low = if sub % 2 == 0 {
+            bytes
+        } else {
+            _mm256_srli_epi16::<4>(bytes)
+        };
+        let bit = _mm256_set1_epi8((1u8 << sub).cast_signed());
+        let set = _mm256_cmpeq_epi8(_mm256_and_si256(high, bit), bit);
+        *levels = _mm256_or_si256(_mm256_and_si256(low, nibble), _mm256_and_si256(set, fifth));
+    }
+    Superblock {
+        d: x86::half(block.d),
+        scales: int8::per_group(bytemuck::cast(scales)),
+        offset: -x86::half(block.dmin),
+        offsets: int8::per_group(bytemuck::cast(minimums)),
+        levels,
+    }
 }

@@ -15,7 +15,9 @@ use crate::kernels::Ladder;
 const SCALAR: Ladder = block::scalar::<Block, 256>();
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) static LADDER: Ladder = SCALAR.with(Isa::Avx2, avx2::dot);
+pub(crate) static LADDER: Ladder = SCALAR
+    .with(Isa::Avx2, avx2::dot)
+    .int8(Isa::Avx2, avx2::multiply);
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) static LADDER: Ladder = SCALAR;
 

@@ -1,9 +1,11 @@
-//! Q6_K dot product with AVX2. It must not be called without AVX2, FMA and F16C.
+//! Q6_K products with AVX2. They must not be called without AVX2, FMA and F16C.
 
 use std::arch::x86_64::*;
 
 use super::Block;
 use crate::block::blocks;
+use crate::int8::Tile;
+use crate::int8::avx2::{self as int8, Superblock};
 use crate::x86::avx2 as x86;
 
 /// Only [`crate::kernels_on`] hands this out, after checking the CPU.
@@ -16,6 +18,14 @@ pub(super) fn dot(row: &[u8], x: &[f32]) -> f32 {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn levels(ql: &[u8; 64], qh: &[u8; 32]) -> [__m256i; 4] {
+    let offset = _mm256_set1_epi8(32);
+    stored(ql, qh).map(|q| _mm256_sub_epi8(q, offset))
+}
+
+/// The 128 values q of one half block, in order.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn stored(ql: &[u8; 64], qh: &[u8; 32]) -> [__m256i; 4] {
     let [first, second] =
         [&ql.as_chunks::<32>().0[0], &ql.as_chunks::<32>().0[1]].map(|bytes| x86::bytes32(bytes));
     let high = x86::bytes32(qh);
@@ -34,8 +44,7 @@ pub(super) fn levels(ql: &[u8; 64], qh: &[u8; 32]) -> [__m256i; 4] {
         _mm256_and_si256(high, pair),
         _mm256_and_si256(_mm256_srli_epi16::<2>(high), pair),
     ];
-    let offset = _mm256_set1_epi8(32);
-    [0, 1, 2, 3].map(|k| _mm256_sub_epi8(_mm256_or_si256(low[k], high[k]), offset))
+    [0, 1, 2, 3].map(|k| _mm256_or_si256(low[k], high[k]))
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -59,4 +68,33 @@ fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
         }
     }
     x86::sum4(sums)
+}
+
+/// Only [`crate::kernels_on`] hands this out, after checking the CPU.
+pub(super) fn multiply(row: &[u8], tile: &Tile, out: &mut [f32]) {
+    // SAFETY: kernels_on has found the instructions available.
+    unsafe { multiply_avx2(row, tile, out) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn multiply_avx2(row: &[u8], tile: &Tile, out: &mut [f32]) {
+    int8::superblocks::<Block, false>(row, tile, out, |block| open(block));
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn open(block: &Block) -> Superblock {
+    let (ql, qh) = (block.ql.as_chunks::<64>().0, block.qh.as_chunks::<32>().0);
+    let d = x86::half(block.d);
+    let scales = int8::per_half(x86::bytes16(bytemuck::cast_ref(&block.scales)));
+    let [first, second] = [stored(&ql[0], &qh[0]), stored(&ql[1], &qh[1])];
+    Superblock {
+        d,
+        scales,
+        offset: d,
+        offsets: _mm256_mullo_epi16(scales, _mm256_set1_epi16(-32)),
+        levels: [
+            first[0], first[1], first[2], first[3], second[0], second[1], second[2], second[3],
+        ],
+    }
 }

@@ -1,0 +1,146 @@
+//! Products with int8 activations: every path against the exact product of what the blocks and the levels say, at odd
+//! block counts and every number of tokens; and a token's product does not depend on its tile.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod common;
+
+use common::{Random, decode, random_row, readable};
+use gguf::Dtype;
+use quant::{Activations, Grain, Int8, Isa, kernels_on};
+
+/// The largest weight.
+const LARGEST: f32 = 4.0;
+
+/// Rows whose first values are large, so that scales differ between blocks.
+fn activations(values: usize, random: &mut Random) -> Vec<f32> {
+    (0..values)
+        .map(|at| random.float() * if at % 97 == 0 { 20.0 } else { 1.0 })
+        .collect()
+}
+
+/// What rounding to levels makes of the activations: the definition, once more and plainly.
+fn rounded(grain: Grain, x: &[f32]) -> Vec<f32> {
+    let block = match grain {
+        Grain::Of256 => 256,
+        Grain::Of32 => 32,
+    };
+    x.chunks(block)
+        .flat_map(|x| {
+            let scale = x.iter().fold(0.0f32, |max, x| max.max(x.abs())) / 127.0;
+            x.iter().map(move |x| (x / scale).round() * scale)
+        })
+        .collect()
+}
+
+fn multiply(int8: Int8, row: &[u8], x: &[f32], cols: usize) -> Vec<f32> {
+    let mut out = Vec::new();
+    for tile in Activations::quantize(int8.grain, x, cols).tiles() {
+        let at = out.len();
+        out.resize(at + tile.tokens(), f32::NAN);
+        (int8.multiply)(row, tile, &mut out[at..]);
+    }
+    out
+}
+
+fn check(dtype: Dtype, isa: Isa, blocks: usize, tokens: usize, random: &mut Random) {
+    let Some(int8) = kernels_on(dtype, isa).and_then(|kernels| kernels.int8) else {
+        return;
+    };
+    let cols = blocks * dtype.block_values();
+    let row = random_row(dtype, cols, LARGEST, random);
+    let weights = decode(dtype, &row, cols);
+    let x = activations(cols * tokens, random);
+    let out = multiply(int8, &row, &x, cols);
+    assert_eq!(out.len(), tokens);
+    for (x, out) in x.chunks_exact(cols).zip(out) {
+        let terms = || {
+            weights
+                .iter()
+                .zip(rounded(int8.grain, x))
+                .map(|(w, x)| f64::from(*w) * f64::from(x))
+        };
+        let exact: f64 = terms().sum();
+        // A value half-way between two levels may go either way: a level of the largest weight.
+        let largest = weights.iter().fold(0.0f32, |max, w| max.max(w.abs()));
+        let magnitude: f64 = terms().map(f64::abs).sum();
+        let bound = magnitude * f64::from(f32::EPSILON) * (cols as f64 / 8.0 + 8.0)
+            + f64::from(largest) * 20.0 / 127.0 * 1e-3;
+        let error = (f64::from(out) - exact).abs();
+        assert!(
+            error <= bound,
+            "{dtype} {isa:?} {blocks} blocks: error {error:e} above {bound:e}"
+        );
+    }
+}
+
+#[test]
+fn products_are_what_blocks_and_levels_say() {
+    let mut random = Random(17);
+    for isa in Isa::ALL {
+        if !isa.available() {
+            eprintln!("this CPU has no {isa:?}: its paths are not tested here");
+            continue;
+        }
+        for dtype in readable() {
+            for (blocks, tokens) in [(1, 1), (2, 3), (3, 2), (5, 7), (7, 8), (9, 5), (1, 21)] {
+                check(dtype, isa, blocks, tokens, &mut random);
+            }
+        }
+    }
+}
+
+/// Rows of 256-value blocks and of 32-value blocks have a reference product, so that every CPU has one.
+#[test]
+fn plain_blocks_have_a_reference() {
+    for dtype in readable() {
+        let scalar = kernels_on(dtype, Isa::Scalar).unwrap();
+        let plain = [32, 256].contains(&dtype.block_values()) && dtype.row_prefix_bytes() == 0;
+        assert_eq!(scalar.int8.is_some(), plain, "{dtype}");
+    }
+}
+
+#[test]
+fn a_tokens_product_does_not_depend_on_its_tile() {
+    let mut random = Random(23);
+    for dtype in readable() {
+        for int8 in Isa::ALL
+            .into_iter()
+            .filter_map(|isa| kernels_on(dtype, isa)?.int8)
+        {
+            let cols = 3 * dtype.block_values();
+            let row = random_row(dtype, cols, LARGEST, &mut random);
+            let x = activations(15 * cols, &mut random);
+            let together = multiply(int8, &row, &x, cols);
+            let alone: Vec<f32> = x
+                .chunks_exact(cols)
+                .flat_map(|x| multiply(int8, &row, x, cols))
+                .collect();
+            assert_eq!(together, alone, "{dtype}");
+        }
+    }
+}
+
+/// Zeros, denormals and a tile of the wrong grain: no NaN, no panic.
+#[test]
+fn degenerate_activations() {
+    let mut random = Random(29);
+    for dtype in readable() {
+        let Some(int8) = quant::kernels(dtype).and_then(|kernels| kernels.int8) else {
+            continue;
+        };
+        let row = random_row(dtype, 256, LARGEST, &mut random);
+        for x in [0.0, -0.0, f32::MIN_POSITIVE / 4.0] {
+            assert_eq!(multiply(int8, &row, &[x; 256], 256), [0.0], "{dtype}");
+        }
+        let other = match int8.grain {
+            Grain::Of256 => Grain::Of32,
+            Grain::Of32 => Grain::Of256,
+        };
+        let mut out = [f32::NAN];
+        let tiles = Activations::quantize(other, &[1.0; 256], 256);
+        (int8.multiply)(&row, &tiles.tiles()[0], &mut out);
+        assert_eq!(out, [0.0], "{dtype}");
+        (int8.multiply)(&[], &tiles.tiles()[0], &mut out);
+        assert_eq!(out, [0.0], "{dtype}");
+    }
+}
