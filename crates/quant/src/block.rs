@@ -5,7 +5,7 @@ use bytemuck::Pod;
 use gguf::Dtype;
 
 use crate::cpu::Isa;
-use crate::int8::{self, Grain, Int8};
+use crate::int8::{self, Int8, Tile};
 use crate::kernels::{Kernels, Ladder};
 
 /// A block of `N` values. Implementors are `repr(C)` structs of bytes, so alignment is 1 and a row of any address
@@ -70,13 +70,7 @@ pub(crate) const fn scalar<B: Block<N>, const N: usize>() -> Ladder {
         isa: Isa::Scalar,
         dequantize: dequantize::<B, N>,
         dot: dot::<B, N>,
-        int8: match Grain::of(N) {
-            Some(grain) => Some(Int8 {
-                grain,
-                multiply: int8::multiply::<B, N>,
-            }),
-            None => None,
-        },
+        int8: Int8::of(N, multiply::<B, N>),
     })
 }
 
@@ -94,6 +88,10 @@ fn dot<B: Block<N>, const N: usize>(row: &[u8], x: &[f32]) -> f32 {
         sum += f64::from(dot_f32(&weights, x));
     }
     sum as f32
+}
+
+fn multiply<B: Block<N>, const N: usize>(row: &[u8], tile: &Tile, out: &mut [f32]) {
+    int8::multiply(blocks::<B>(row), B::decode, tile, out);
 }
 
 /// Dot product of a row of plain values (one value a block) of `bytes` bytes each, decoded 64 at a time.

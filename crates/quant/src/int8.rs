@@ -6,7 +6,7 @@
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 
-use crate::block::{Block, blocks, dot_f32};
+use crate::block::dot_f32;
 
 /// Levels run from −127 to 127.
 const LEVELS: f32 = 127.0;
@@ -21,12 +21,25 @@ pub enum Grain {
 }
 
 impl Grain {
-    /// The grain for a type's blocks; `None` where values have no blocks.
-    pub(crate) const fn of(block_values: usize) -> Option<Grain> {
+    /// The grain for a type's blocks; `None` where values have no blocks, or blocks of another size.
+    const fn of(block_values: usize) -> Option<Grain> {
         match block_values {
             256 => Some(Grain::Of256),
             32 => Some(Grain::Of32),
             _ => None,
+        }
+    }
+}
+
+/// A product that takes whole blocks of the row.
+pub(crate) type Multiply = fn(row: &[u8], tile: &Tile, out: &mut [f32]);
+
+impl Int8 {
+    /// The product of a type with blocks of that many values.
+    pub(crate) const fn of(block_values: usize, multiply: Multiply) -> Option<Int8> {
+        match Grain::of(block_values) {
+            Some(grain) => Some(Int8 { grain, multiply }),
+            None => None,
         }
     }
 }
@@ -230,17 +243,22 @@ fn round(values: &[f32; 32], inverse: f32) -> [i8; 32] {
     values.map(|value| (value * inverse + MAGIC).to_bits() as i8)
 }
 
-/// The reference product of a block type: both sides decoded to floats.
-pub(crate) fn multiply<B: Block<N>, const N: usize>(row: &[u8], tile: &Tile, out: &mut [f32]) {
+/// The reference product: both sides of every block decoded to floats.
+pub(crate) fn multiply<B, const N: usize>(
+    blocks: &[B],
+    decode: impl Fn(&B, &mut [f32; N]),
+    tile: &Tile,
+    out: &mut [f32],
+) {
     let mut weights = [0.0; N];
     let mut values = [0.0; N];
     for (token, out) in out.iter_mut().enumerate() {
         let mut sum = 0.0;
-        for (at, block) in blocks::<B>(row).iter().enumerate() {
+        for (at, block) in blocks.iter().enumerate() {
             if !tile.decode(token, at, &mut values) {
                 break;
             }
-            block.decode(&mut weights);
+            decode(block, &mut weights);
             sum += f64::from(dot_f32(&weights, &values));
         }
         *out = sum as f32;

@@ -4,7 +4,7 @@
 use gguf::Dtype;
 
 use crate::cpu::Isa;
-use crate::int8::{Int8, Tile};
+use crate::int8::{Int8, Multiply};
 use crate::{
     bf16, f16, f32, iq1_kt, iq1_m, iq1_s, iq2_k, iq2_kl, iq2_ks, iq2_kt, iq2_s, iq2_xs, iq2_xxs,
     iq3_k, iq3_ks, iq3_kt, iq3_s, iq3_xxs, iq4_k, iq4_ks, iq4_kss, iq4_kt, iq4_nl, iq4_xs, iq5_k,
@@ -78,11 +78,8 @@ impl Ladder {
 
     /// Adds an int8 product that runs where `isa` is available: on its path and on those above it.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) const fn int8(mut self, isa: Isa, multiply: fn(&[u8], &Tile, &mut [f32])) -> Ladder {
-        let Some(Int8 { grain, .. }) = self.scalar.int8 else {
-            return self;
-        };
-        let int8 = Some(Int8 { grain, multiply });
+    pub(crate) const fn int8(mut self, isa: Isa, multiply: Multiply) -> Ladder {
+        let int8 = Int8::of(self.scalar.dtype.block_values(), multiply);
         match isa {
             Isa::Scalar => self.scalar.int8 = int8,
             Isa::Avx2 => {

@@ -27,7 +27,9 @@ fn rounded(grain: Grain, x: &[f32]) -> Vec<f32> {
     x.chunks(block)
         .flat_map(|x| {
             let scale = x.iter().fold(0.0f32, |max, x| max.max(x.abs())) / 127.0;
-            x.iter().map(move |x| (x / scale).round() * scale)
+            let inverse = 1.0 / scale;
+            x.iter()
+                .map(move |x| (x * inverse).round_ties_even() * scale)
         })
         .collect()
 }
@@ -60,11 +62,8 @@ fn check(dtype: Dtype, isa: Isa, blocks: usize, tokens: usize, random: &mut Rand
                 .map(|(w, x)| f64::from(*w) * f64::from(x))
         };
         let exact: f64 = terms().sum();
-        // A value half-way between two levels may go either way: a level of the largest weight.
-        let largest = weights.iter().fold(0.0f32, |max, w| max.max(w.abs()));
         let magnitude: f64 = terms().map(f64::abs).sum();
-        let bound = magnitude * f64::from(f32::EPSILON) * (cols as f64 / 8.0 + 8.0)
-            + f64::from(largest) * 20.0 / 127.0 * 1e-3;
+        let bound = magnitude * f64::from(f32::EPSILON) * (cols as f64 / 8.0 + 8.0);
         let error = (f64::from(out) - exact).abs();
         assert!(
             error <= bound,
@@ -89,13 +88,13 @@ fn products_are_what_blocks_and_levels_say() {
     }
 }
 
-/// Rows of 256-value blocks and of 32-value blocks have a reference product, so that every CPU has one.
+/// Types with blocks of 256 or 32 values have a reference product, so that every CPU has one.
 #[test]
-fn plain_blocks_have_a_reference() {
+fn blocks_have_a_reference() {
     for dtype in readable() {
         let scalar = kernels_on(dtype, Isa::Scalar).unwrap();
-        let plain = [32, 256].contains(&dtype.block_values()) && dtype.row_prefix_bytes() == 0;
-        assert_eq!(scalar.int8.is_some(), plain, "{dtype}");
+        let expected = [32, 256].contains(&dtype.block_values());
+        assert_eq!(scalar.int8.is_some(), expected, "{dtype}");
     }
 }
 

@@ -135,6 +135,62 @@ fn narrow<B: Pod, const T: usize>(
     out
 }
 
+/// A row of blocks of `N` values times a tile, where each group of 32 has two scales that are floats: those of its
+/// halves, each in four lanes. `open` gives a block's group by its index.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) fn groups<B, const N: usize>(
+    blocks: &[B],
+    tile: &Tile,
+    out: &mut [f32],
+    open: impl Fn(&B, usize) -> (__m256, __m256i),
+) {
+    match &tile.0 {
+        Width::One(x) => store(out, grouped::<B, N, _>(blocks, x, open)),
+        Width::Two(x) => store(out, grouped::<B, N, _>(blocks, x, open)),
+        Width::Four(x) => store(out, grouped::<B, N, _>(blocks, x, open)),
+        Width::Eight(x) => store(out, grouped::<B, N, _>(blocks, x, open)),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn grouped<B, const N: usize, const T: usize>(
+    blocks: &[B],
+    x: &Blocks<T>,
+    open: impl Fn(&B, usize) -> (__m256, __m256i),
+) -> [f32; T] {
+    let mut totals = [_mm256_setzero_ps(); T];
+    let mut add = |block: &B, scales: &[f32; T], levels: &[[[i8; 32]; T]]| {
+        let mut sums = [_mm256_setzero_ps(); T];
+        for (index, x) in levels.iter().enumerate() {
+            let (scale, levels) = open(block, index);
+            for (sum, x) in sums.iter_mut().zip(x) {
+                let products = _mm256_madd_epi16(_mm256_set1_epi16(1), pairs::<true>(levels, x));
+                *sum = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(products), *sum);
+            }
+        }
+        for token in 0..T {
+            let scale = _mm256_set1_ps(scales[token]);
+            totals[token] = _mm256_fmadd_ps(scale, sums[token], totals[token]);
+        }
+    };
+    match x {
+        Blocks::Of256(x) if N == 256 => {
+            for (block, x) in blocks.iter().zip(x) {
+                add(block, &x.scales, &x.levels);
+            }
+        }
+        Blocks::Of32(x) if N == 32 => {
+            for (block, x) in blocks.iter().zip(x) {
+                add(block, &x.scales, std::slice::from_ref(&x.levels));
+            }
+        }
+        Blocks::Of256(_) | Blocks::Of32(_) => {}
+    }
+    totals.map(|total| x86::sum(total))
+}
+
 /// Sums of pairs of products of 32 levels, as 16-bit numbers.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]

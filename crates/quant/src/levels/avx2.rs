@@ -3,6 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::{Coded, Levels, split};
+use crate::int8::Tile;
+use crate::int8::avx2 as int8;
 use crate::x86::avx2 as x86;
 
 /// Only [`crate::kernels_on`] hands this out, after checking the CPU.
@@ -37,6 +39,23 @@ fn dot_avx2<B: Levels<N>, const N: usize>(row: &[u8], x: &[f32]) -> f32 {
         add!(0 1 2 3 4 5 6 7);
     }
     x86::sum(_mm256_add_ps(sums[0], sums[1]))
+}
+
+/// Only [`crate::kernels_on`] hands this out, after checking the CPU.
+pub(super) fn multiply<B: Levels<N>, const N: usize>(row: &[u8], tile: &Tile, out: &mut [f32]) {
+    // SAFETY: kernels_on has found the instructions available.
+    unsafe { multiply_avx2::<B, N>(row, tile, out) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn multiply_avx2<B: Levels<N>, const N: usize>(row: &[u8], tile: &Tile, out: &mut [f32]) {
+    let (row, blocks) = split::<B, N>(row);
+    let open = |block: &B, index: usize| {
+        let group = block.group(block.scale(row), index);
+        let scales = group.scales.map(|scale| _mm_set1_ps(scale));
+        (_mm256_set_m128(scales[1], scales[0]), load(&group.levels))
+    };
+    int8::groups::<B, N>(blocks, tile, out, open);
 }
 
 /// Which of the cases it is, the compiler knows for each type.

@@ -12,6 +12,7 @@ use gguf::Dtype;
 
 use crate::block::{self, Half};
 use crate::cpu::Isa;
+use crate::int8::{self, Int8, Tile};
 use crate::kernels::{Kernels, Ladder};
 
 /// 32 consecutive values: each half's scale, and the levels in order.
@@ -185,9 +186,12 @@ pub(crate) const fn ladder<B: Levels<N>, const N: usize>() -> Ladder {
         isa: Isa::Scalar,
         dequantize: dequantize::<B, N>,
         dot: dot::<B, N>,
+        int8: Int8::of(N, multiply::<B, N>),
     });
     #[cfg(target_arch = "x86_64")]
-    return scalar.with(Isa::Avx2, avx2::dot::<B, N>);
+    return scalar
+        .with(Isa::Avx2, avx2::dot::<B, N>)
+        .int8(Isa::Avx2, avx2::multiply::<B, N>);
     #[cfg(not(target_arch = "x86_64"))]
     scalar
 }
@@ -218,4 +222,9 @@ fn dot<B: Levels<N>, const N: usize>(row: &[u8], x: &[f32]) -> f32 {
         sum += f64::from(block::dot_f32(&weights, x));
     }
     sum as f32
+}
+
+fn multiply<B: Levels<N>, const N: usize>(row: &[u8], tile: &Tile, out: &mut [f32]) {
+    let (scale, blocks) = split::<B, N>(row);
+    int8::multiply(blocks, |block, out| decode(block, scale, out), tile, out);
 }
