@@ -42,8 +42,8 @@ mod turn;
 mod weights;
 
 pub use api::{
-    ActivationType, Compat, Event, FinishReason, Handle, Info, Logprobs, Options, Progress, Request,
-    Sampling, SubmitError, Timings, Usage,
+    ActivationType, Compat, Event, FinishReason, Handle, Info, Logprobs, Options, Progress,
+    Request, Sampling, SubmitError, Timings, Usage,
 };
 pub use bench::{Bench, Work};
 pub use chat::{ChatMessage, ToolCall};
