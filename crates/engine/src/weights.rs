@@ -207,7 +207,7 @@ impl Weights {
             storage,
             kernels,
             int8: match self.activations {
-                ActivationType::Int8 => kernels.int8,
+                ActivationType::Int8 => kernels.int8.as_ref(),
                 ActivationType::F32 => None,
             },
             cols,
@@ -222,7 +222,7 @@ impl Weights {
 pub(crate) struct Matrix {
     storage: Storage,
     kernels: &'static Kernels,
-    int8: Option<Int8>,
+    int8: Option<&'static Int8>,
     cols: usize,
     rows: usize,
     row_bytes: usize,
@@ -326,7 +326,7 @@ impl Stack {
 pub(crate) struct View<'w> {
     bytes: &'w [u8],
     kernels: &'static Kernels,
-    int8: Option<Int8>,
+    int8: Option<&'static Int8>,
     pub(crate) cols: usize,
     row_bytes: usize,
 }
