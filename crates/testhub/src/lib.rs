@@ -131,6 +131,11 @@ impl Hub {
         self.state.set_faults(faults);
     }
 
+    /// Faults in force, with what is left of their counts.
+    pub fn faults(&self) -> faults::Faults {
+        self.state.faults()
+    }
+
     /// Counters since the start or the last reset.
     pub fn stats(&self) -> state::Stats {
         self.state.stats()

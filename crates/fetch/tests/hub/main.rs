@@ -4,4 +4,5 @@
 mod access;
 mod common;
 mod faults;
+mod kills;
 mod processes;
