@@ -7,7 +7,7 @@ export KIMI_CACHE
 IMAGES := $(KIMI_CACHE)/images
 export KIMI_IMAGES := $(IMAGES)/kimi-operator.tar $(IMAGES)/kimi-worker.tar
 
-.PHONY: test test-unit lint e2e demo run deps images gen clean
+.PHONY: test test-unit test-long lint e2e demo run deps images gen clean
 
 test: deps lint test-unit e2e
 
@@ -31,6 +31,13 @@ e2e: deps images
 	cargo test -p e2e -p kimi-operator --locked --no-run
 	e2e/cluster/selftest.sh
 	e2e/cluster/with-cluster.sh e2e/scenarios.sh
+	e2e/proofs.sh
+
+# Hours: every crash point, a hundred kills, a thousand models. Interrupted, it goes on where it was; docs/reliability.md
+# has its results.
+test-long: deps images
+	cargo test -p kimi-operator -p fetch --locked --no-run
+	e2e/long.sh
 
 demo: deps images
 	cargo build -p e2e --locked --bin demo

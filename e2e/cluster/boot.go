@@ -42,6 +42,7 @@ var configuration embed.FS
 type cluster struct {
 	dir    string
 	logs   string
+	pods   bool       // a node runs pods; without it there is the API server and its controllers
 	failed chan error // a component that ended; none should while the command runs
 }
 
@@ -51,7 +52,10 @@ func boot(args []string) int {
 		return usage()
 	}
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	c := &cluster{dir: args[1], logs: os.Getenv("KIMI_CLUSTER_LOGS"), failed: make(chan error, 16)}
+	c := &cluster{
+		dir: args[1], logs: os.Getenv("KIMI_CLUSTER_LOGS"), failed: make(chan error, 16),
+		pods: os.Getenv("KIMI_CLUSTER") != "control-plane",
+	}
 	if c.logs == "" {
 		c.logs = c.path("logs")
 	}
@@ -93,6 +97,12 @@ func (c *cluster) start() error {
 	}
 	if err := c.configure(); err != nil {
 		return err
+	}
+	if !c.pods {
+		if err := c.controlPlane(); err != nil {
+			return err
+		}
+		return c.accounts()
 	}
 	for _, path := range cgroupPaths(filepath.Base(c.dir)) {
 		if err := os.MkdirAll(path, 0o755); err != nil {
@@ -211,13 +221,21 @@ func (c *cluster) controlPlane() error {
 	}); err != nil {
 		return err
 	}
+	controllers := "*"
+	if !c.pods {
+		// Nodes without a kubelet say nothing, and must not count as lost for that.
+		controllers = "*,-node-lifecycle-controller"
+	}
 	err = c.run("kube-controller-manager", "", "--kubeconfig="+c.path("kube-controller-manager.kubeconfig"),
-		"--leader-elect=false", "--use-service-account-credentials", "--root-ca-file="+c.path("ca.crt"),
+		"--leader-elect=false", "--controllers="+controllers, "--use-service-account-credentials", "--root-ca-file="+c.path("ca.crt"),
 		// At the default rate it takes four seconds of waiting to get a token for each controller.
 		"--kube-api-qps=200", "--kube-api-burst=200",
 		"--service-account-private-key-file="+c.path("service-accounts.key"))
 	if err != nil {
 		return err
+	}
+	if !c.pods {
+		return nil
 	}
 	return c.run("kube-scheduler", "", "--kubeconfig="+c.path("kube-scheduler.kubeconfig"), "--leader-elect=false")
 }
@@ -281,8 +299,17 @@ func (c *cluster) ready() error {
 	}); err != nil {
 		return err
 	}
+	return c.accounts()
+}
+
+// accounts returns when a namespace has its default service account, without which no pod is admitted.
+func (c *cluster) accounts() error {
+	client, err := c.client()
+	if err != nil {
+		return err
+	}
 	return c.until("the default service account", func() error {
-		_, err := client.CoreV1().ServiceAccounts("default").Get(ctx, "default", meta.GetOptions{})
+		_, err := client.CoreV1().ServiceAccounts("default").Get(context.Background(), "default", meta.GetOptions{})
 		return err
 	})
 }

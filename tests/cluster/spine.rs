@@ -1,33 +1,23 @@
 //! The operator's dealings with a real API server: CRD and CEL, server-side apply that settles, the status subresource,
-//! a taken name, and all of it under the shipped permissions only. It runs where `KIMI_TEST_CLUSTER` is set and
-//! `KUBECONFIG` names a cluster that may be written to; elsewhere it says that it was skipped. Needs no images.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
+//! a taken name. Needs no images.
 
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Service};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kimi_operator::controller::{self, Settings};
+use kimi_operator::controller;
 use kimi_operator::crd::KimiModel;
+use kimi_operator::names;
 use kimi_operator::telemetry::Telemetry;
-use kimi_operator::{names, rbac};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::{Client, Config, CustomResourceExt, Resource, ResourceExt};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use kube::{Client, Resource, ResourceExt};
 use serde_json::{Value, json};
-use sizing::Facts;
 
-const NAME: &str = "reader";
-const REPO: &str = "lab/Kimi-Tiny-GGUF";
-/// The garbage collector learns of a new kind every 30 s, and forgets what it could not map for up to a minute.
-const PATIENCE: Duration = Duration::from_secs(120);
+use crate::lab::{self, Kind, NAME, PATIENCE, REPO, apply, facts, model};
 
 /// A namespace of our own with the operator running in this process, as the ServiceAccount that the manifests bind.
 struct Scene {
@@ -39,16 +29,7 @@ struct Scene {
 
 impl Scene {
     async fn start(name: &str) -> Option<Self> {
-        if std::env::var_os("KIMI_TEST_CLUSTER").is_none() {
-            eprintln!(
-                "skipped: set KIMI_TEST_CLUSTER=1 and KUBECONFIG to run this against an API server"
-            );
-            return None;
-        }
-        // Built beside the worker, rustls has two providers and would refuse to choose.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let namespace = format!("kimi-test-{name}-{}", std::process::id());
-        let client = Client::try_default().await.unwrap();
+        let client = lab::connect(Kind::Nodes).await?;
         let installed = ListParams::default().labels("app.kubernetes.io/name=kimi-operator");
         let installed = Api::<Deployment>::all(client.clone())
             .list(&installed)
@@ -60,37 +41,13 @@ impl Scene {
             );
             return None;
         }
-        install_crd(&client).await;
-        apply_cluster::<Namespace>(&client, json!({"metadata": {"name": namespace}})).await;
-        let account =
-            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "operator"}});
-        apply::<ServiceAccount>(&client, &namespace, account).await;
-        let rules = rbac::policy_rules();
-        apply_cluster::<ClusterRole>(
-            &client,
-            json!({"metadata": {"name": namespace}, "rules": rules}),
-        )
-        .await;
-        let binding = json!({
-            "metadata": {"name": namespace},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": namespace},
-            "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": namespace}],
-        });
-        apply_cluster::<ClusterRoleBinding>(&client, binding).await;
-
-        let mut config = Config::infer().await.unwrap();
-        config.auth_info.impersonate = Some(format!("system:serviceaccount:{namespace}:operator"));
+        let namespace = format!("kimi-test-{name}-{}", std::process::id());
+        let config = lab::operator_account(&client, &namespace).await;
         let operator = Client::try_from(config).unwrap();
-        let settings = Settings {
-            worker_image: "registry.invalid/kimi-worker:none".to_owned(),
-            image_pull_policy: "Never".to_owned(),
-            run_as_user: Some(65532),
-            fs_group: Some(65532),
-        };
         let telemetry = Arc::new(Telemetry::new());
         let (watched, shared) = (Some(namespace.clone()), Arc::clone(&telemetry));
         let operator = tokio::spawn(async move {
-            controller::run(operator, watched, settings, shared)
+            controller::run(operator, watched, lab::settings(), shared)
                 .await
                 .unwrap();
         });
@@ -173,77 +130,9 @@ impl Scene {
     }
 }
 
-async fn install_crd(client: &Client) {
-    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let params = PatchParams::apply("kimi-operator-test").force();
-    let crd = KimiModel::crd();
-    crds.patch(&crd.name_any(), &params, &Patch::Apply(&crd))
-        .await
-        .unwrap();
-    let established = kube::runtime::conditions::is_crd_established();
-    let waiting =
-        kube::runtime::wait::await_condition(crds, "kimimodels.kimioperator.dev", established);
-    tokio::time::timeout(PATIENCE, waiting)
-        .await
-        .unwrap()
-        .unwrap();
-}
-
-async fn apply<K>(client: &Client, namespace: &str, object: Value) -> K
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + DeserializeOwned
-        + Debug
-        + Serialize,
-{
-    let name = object["metadata"]["name"].as_str().unwrap().to_owned();
-    let params = PatchParams::apply("kimi-operator-test").force();
-    Api::<K>::namespaced(client.clone(), namespace)
-        .patch(&name, &params, &Patch::Apply(object))
-        .await
-        .unwrap()
-}
-
-async fn apply_cluster<K>(client: &Client, mut object: Value)
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
-{
-    object["apiVersion"] = json!(K::api_version(&()));
-    object["kind"] = json!(K::kind(&()));
-    let name = object["metadata"]["name"].as_str().unwrap().to_owned();
-    let params = PatchParams::apply("kimi-operator-test").force();
-    Api::<K>::all(client.clone())
-        .patch(&name, &params, &Patch::Apply(object))
-        .await
-        .unwrap();
-}
-
-fn model(change: Value) -> Value {
-    let mut spec =
-        json!({"quant": "Q4_K_M", "hardware": "CPU", "source": {"huggingFace": {"repo": REPO}}});
-    for (field, value) in change.as_object().unwrap() {
-        spec[field] = value.clone();
-    }
-    json!({"apiVersion": "kimioperator.dev/v1alpha1", "kind": "KimiModel", "metadata": {"name": NAME}, "spec": spec})
-}
-
-fn facts() -> Facts {
-    let facts = json!({
-        "repo": REPO, "commit": "c0ffee00".repeat(5), "path": "Q4_K_M", "quant": "Q4_K_M", "shards": 3,
-        "bytes": 9_000_000, "digest": "ab".repeat(32), "architecture": "deepseek2", "name": "Kimi Tiny",
-        "contextLength": 4096,
-        "hyper": {"layers": 4, "denseLayers": 1, "hidden": 256, "heads": 4, "kvLoraRank": 256, "ropeDim": 32,
-                  "experts": 16, "expertsUsed": 4, "sharedExperts": 1, "vocab": 4096},
-        "classes": [{"class": "Expert", "dtype": "Q4_K", "count": 9, "bytes": 4_800_000}],
-        "expertSizes": [{"bytes": 100_000, "count": 48}]
-    });
-    serde_json::from_value(facts).unwrap()
-}
-
 /// A volume that holds the verified artifact already: the operator then needs no Job.
 fn filled_claim(owner: &str) -> Value {
-    let facts = facts();
+    let facts = facts("Q4_K_M");
     let artifact = names::artifact_id(&facts);
     let mut labels = names::component_labels(NAME, names::Component::Fetch);
     labels.insert(names::LABEL_ARTIFACT.to_owned(), artifact.clone());
