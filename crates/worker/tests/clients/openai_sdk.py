@@ -80,6 +80,31 @@ form = {"type": "json_schema", "json_schema": {"name": "builder", "strict": True
 held = client.chat.completions.create(messages=ARK, response_format=form, **greedy)
 assert json.loads(held.choices[0].message.content)["who"] in ("Noah", "God"), held
 
+# A forced call, whole and streamed, and its result sent back.
+cities = {"type": "object", "properties": {"city": {"enum": ["Oslo", "Rome"]}}, "required": ["city"]}
+cities["additionalProperties"] = False
+weather = {
+    "tools": [{"type": "function", "function": {"name": "get_weather", "parameters": cities}}],
+    "tool_choice": "required",
+    "parallel_tool_calls": False,
+}
+asked = [{"role": "user", "content": "What is the weather in Oslo?"}]
+called = client.chat.completions.create(messages=asked, **weather, **greedy).choices[0]
+assert called.finish_reason == "tool_calls", called
+[call] = called.message.tool_calls
+assert call.function.name == "get_weather" and json.loads(call.function.arguments)["city"] in ("Oslo", "Rome")
+deltas = [
+    delta
+    for chunk in client.chat.completions.create(messages=asked, stream=True, **weather, **greedy)
+    for choice in chunk.choices
+    for delta in choice.delta.tool_calls or []
+]
+assert [delta.function.name for delta in deltas if delta.function.name] == ["get_weather"]
+assert "".join(delta.function.arguments or "" for delta in deltas) == call.function.arguments
+result = {"role": "tool", "tool_call_id": call.id, "content": "rain"}
+told = client.chat.completions.create(messages=[*asked, called.message.model_dump(), result], max_tokens=8, **greedy)
+assert told.usage.prompt_tokens > 0, told
+
 # Text completions: echo, logprobs, token ids, several prompts.
 text = client.completions.create(prompt="Ge1:1 In the beginning", max_tokens=4, logprobs=2, echo=True, **greedy)
 choice = text.choices[0]
