@@ -54,8 +54,11 @@ struct Summary {
     shards: Vec<ShardRow>,
     bits_per_weight: Bits,
     classes: Vec<ClassRow>,
-    /// What serving it takes on each hardware; empty for what has to be converted first.
+    /// What serving it takes on each hardware; empty for what cannot be served as it is.
     serving: Vec<ServingRow>,
+    /// Why it cannot be served as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_servable: Option<String>,
     /// Keys and values of the files; of an array, its length.
     metadata: BTreeMap<String, serde_json::Value>,
 }

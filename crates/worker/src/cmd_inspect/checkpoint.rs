@@ -71,6 +71,9 @@ pub(super) fn summary(path: &Path) -> anyhow::Result<Summary> {
         bytes: shards.iter().map(|shard| shard.bytes).sum(),
         bits_per_weight: bits_per_weight(&classes),
         serving: Vec::new(),
+        not_servable: Some(
+            "`kimi convert` makes a GGUF of a checkpoint, which can be served".to_owned(),
+        ),
         metadata: flat(&config),
         shards,
         classes,

@@ -47,6 +47,7 @@ pub(super) fn summary(args: &InspectArgs) -> anyhow::Result<Summary> {
         digest: "0".repeat(64),
         bytes,
     };
+    let facts = Facts::from_headers(&headers, &identity);
     Ok(Summary {
         name: metadata
             .opt_str("general.name")?
@@ -55,10 +56,12 @@ pub(super) fn summary(args: &InspectArgs) -> anyhow::Result<Summary> {
         context_length: metadata.opt_u64(&format!("{architecture}.context_length"))?,
         parameters: classes.iter().map(|row| row.parameters).sum(),
         bits_per_weight: bits_per_weight(&classes),
-        // Another architecture can be looked at, but not served.
-        serving: Facts::from_headers(&headers, &identity)
-            .map(|facts| serving(&facts, args))
+        serving: facts
+            .as_ref()
+            .map(|facts| serving(facts, args))
             .unwrap_or_default(),
+        // Another architecture can be looked at all the same.
+        not_servable: facts.err().map(|error| error.to_string()),
         metadata: values(metadata),
         architecture,
         file_type,

@@ -74,11 +74,11 @@ fn classes(out: &mut String, summary: &Summary) -> std::fmt::Result {
 }
 
 fn serving(out: &mut String, summary: &Summary) -> std::fmt::Result {
+    if let Some(reason) = &summary.not_servable {
+        return writeln!(out, "\nnot servable as it is: {reason}");
+    }
     let Some(first) = summary.serving.first() else {
-        return writeln!(
-            out,
-            "\nNot servable as it is: `kimi convert` makes a GGUF of a Kimi checkpoint."
-        );
+        return Ok(());
     };
     writeln!(
         out,
