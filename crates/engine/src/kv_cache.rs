@@ -87,7 +87,7 @@ impl KvCache {
                 row_bytes,
                 ..
             } => {
-                // Whole blocks and a type with an encoder, as `Rows::new` found.
+                // That rows can be encoded is what `Rows::new` found out.
                 let encoded = quant::quantize(*dtype, rows).unwrap_or_default();
                 bytes[at * *row_bytes..][..encoded.len()].copy_from_slice(&encoded);
             }
@@ -161,15 +161,15 @@ impl Rows {
             CacheType::F32 => Self::F32(vec![0.0; capacity * row]),
             CacheType::F16 => Self::F16(vec![0; capacity * row]),
             CacheType::Q8_0 => {
-                let (Some(row_bytes), Some(kernels)) =
-                    (dtype.row_bytes(row), quant::kernels(dtype))
-                else {
+                let encoded = quant::quantize(dtype, &vec![0.0; row]);
+                let (Some(encoded), Some(kernels)) = (encoded, quant::kernels(dtype)) else {
                     return Err(Error::Options(format!(
                         "a KV cache of type {kind} holds blocks of {} values, and this model's rows \
                          have {row}; use f16",
                         dtype.block_values()
                     )));
                 };
+                let row_bytes = encoded.len();
                 Self::Blocks {
                     bytes: vec![0; capacity * row_bytes],
                     dtype,
