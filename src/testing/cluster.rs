@@ -124,12 +124,6 @@ impl Cluster {
             .map(|generation| generation + 1);
     }
 
-    /// A volume goes once no running pod holds it.
-    pub(crate) fn delete_by_hand(&mut self, claim: &str) {
-        let claim = self.claims.get_mut(claim).unwrap();
-        claim.metadata.deletion_timestamp = Some(Time(self.now));
-    }
-
     /// Every pod is gone at once, as with its Node.
     pub(crate) fn lose_pods(&mut self) {
         self.pods.clear();

@@ -32,10 +32,7 @@ impl Dice {
 /// Changes one field that the planner acts on.
 fn edit(dice: &mut Dice, spec: &mut KimiModelSpec) -> String {
     match dice.below(10) {
-        0..=2 => spec.quant = Some(dice.pick(&QUANTS).to_owned()),
-        // One that the repository does not have, or a model that the catalogue does not.
-        3 if dice.below(2) == 0 => spec.quant = Some("Q9_9".to_owned()),
-        3 => spec.model = dice.pick(&[None, Some("Kimi-K9".to_owned())]),
+        0..=3 => spec.quant = Some(dice.pick(&QUANTS).to_owned()),
         4 => spec.memory = dice.pick(&[None, Some("8Gi".to_owned()), Some("20Gi".to_owned())]),
         5 => spec.serving.context_length = dice.pick(&[None, Some(1024), Some(4096), Some(8192)]),
         6 => {
@@ -52,8 +49,7 @@ fn edit(dice: &mut Dice, spec: &mut KimiModelSpec) -> String {
         _ => spec.serving.replicas = 1 - spec.serving.replicas,
     }
     format!(
-        "edit to {:?} {:?} {:?} {:?} {} {:?} {:?} suspend={} replicas={}",
-        spec.model,
+        "edit to {:?} {:?} {:?} {} {:?} {:?} suspend={} replicas={}",
         spec.quant,
         spec.memory,
         spec.serving.context_length,
@@ -67,7 +63,7 @@ fn edit(dice: &mut Dice, spec: &mut KimiModelSpec) -> String {
 
 /// What somebody else does to the cluster.
 fn mishap(dice: &mut Dice, cluster: &mut Cluster) -> String {
-    match dice.below(10) {
+    match dice.below(9) {
         0 => {
             cluster.service = None;
             "the Service is deleted".to_owned()
@@ -105,13 +101,6 @@ fn mishap(dice: &mut Dice, cluster: &mut Cluster) -> String {
             "the hub fails three times".to_owned()
         }
         7 => {
-            let names: Vec<String> = cluster.claims.keys().cloned().collect();
-            if !names.is_empty() {
-                cluster.delete_by_hand(&dice.pick(&names));
-            }
-            format!("one of {names:?} is deleted")
-        }
-        8 => {
             let image = format!("registry.example/kimi-worker:{}", dice.below(1000));
             cluster.settings.worker_image = image;
             format!("upgrade to {}", cluster.settings.worker_image)
@@ -170,10 +159,6 @@ fn mend(cluster: &mut Cluster) {
     cluster.outages = 0;
     cluster.edit(|spec| {
         spec.suspend = false;
-        spec.model = None;
-        if spec.quant.as_deref() == Some("Q9_9") {
-            spec.quant = Some("Q5_0".to_owned());
-        }
         spec.serving.replicas = 1;
         spec.serving.context_length = None;
         spec.serving.cpu_fallback = spec::CpuFallback::Allow;

@@ -74,13 +74,6 @@ impl Cluster {
             }
         }
         let pods = &self.pods;
-        self.claims.retain(|_, claim| {
-            let artifact = label(&claim.metadata, names::LABEL_ARTIFACT);
-            let holds = |pod: &Pod| {
-                label(&pod.metadata, names::LABEL_ARTIFACT) == artifact && phase(pod) == "Running"
-            };
-            claim.metadata.deletion_timestamp.is_none() || pods.values().any(holds)
-        });
         self.jobs.retain(|_, job| {
             let uid = job.metadata.uid.as_deref();
             let has_pods = pods.values().any(|pod| owner(pod) == uid);
@@ -160,8 +153,10 @@ impl Cluster {
     fn fetch(&mut self, job: &ObjectMeta) -> Option<(i32, serde_json::Value)> {
         let artifact = label(job, names::LABEL_ARTIFACT).unwrap();
         let own = names::claim("reader", artifact);
-        // Without its claim it waits.
-        let claim = self.claims.get_mut(&own)?;
+        let claim = self
+            .claims
+            .get_mut(&own)
+            .expect("a fetch pod needs its claim");
         bind(claim);
         let wanted = storage(claim);
         let uid = claim.metadata.uid.clone().unwrap();
