@@ -18,10 +18,11 @@ step() { # step NAME COMMAND...: once for each commit
     fi
 }
 
+step campaign cargo test -p kimi-operator --locked --lib campaign -- --nocapture
 step kills env KIMI_KILLS=100 cargo test -p fetch --locked --test hub kills -- --nocapture
 step crash e2e/proofs.sh crash
 step scale env KIMI_OPERATOR_BIN="${CARGO_TARGET_DIR:-target}/release/kimi-operator" e2e/proofs.sh scale
 
 echo
-grep -hE '^(kills survived:|[a-z, ]+ survived: |writes that did not|apply to Job:|[0-9]+ models|operator.s RSS|writes in )' \
+grep -hE '^(campaign:|kills survived:|[a-z, ]+ survived: |writes that did not|apply to Job:|[0-9]+ models|operator.s RSS|writes in )' \
     "$KIMI_LONG"/*.log

@@ -4,6 +4,9 @@
 pub mod apply;
 pub mod assess;
 pub mod build;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
+mod campaign;
 pub mod observe;
 pub mod page;
 pub mod plan;

@@ -106,9 +106,8 @@ impl Cluster {
             return;
         };
         let container = spec.template.spec.as_ref().unwrap().containers[0].clone();
-        let quant = argument(&container.args, "--quant");
         let outcome = if ["inspect", "verify"].contains(&container.name.as_str()) {
-            Some(self.inspect(&quant))
+            Some(self.inspect(&container.args))
         } else {
             self.fetch(&job.metadata)
         };
@@ -132,9 +131,24 @@ impl Cluster {
     }
 
     /// Exit code and report of an inspect pod.
-    fn inspect(&self, quant: &str) -> (i32, serde_json::Value) {
-        match self.hub.get(quant) {
-            Some(facts) => (0, json!({ "facts": facts })),
+    /// Every repository has the hub's quants, each in bytes of its own.
+    fn inspect(&self, args: &Option<Vec<String>>) -> (i32, serde_json::Value) {
+        let quant = &argument(args, "--quant");
+        match self.hub.get(quant).cloned() {
+            Some(mut facts) => {
+                let repo = argument(args, "--repo");
+                if !repo.is_empty() {
+                    facts.repo = repo;
+                }
+                let (revision, path) = (argument(args, "--revision"), argument(args, "--path"));
+                if !["", spec::DEFAULT_REVISION].contains(&revision.as_str()) {
+                    facts.commit = names::short_hash(&revision).repeat(4);
+                }
+                if !path.is_empty() {
+                    facts.path = path;
+                }
+                (0, json!({ "facts": facts }))
+            }
             None => {
                 let has: Vec<&str> = self.hub.keys().map(String::as_str).collect();
                 let message = format!(
