@@ -14,7 +14,8 @@ fi
 
 kubectl create namespace llm >/dev/null
 for values in "crds.install=true" "openshift=true" "watchNamespace=llm,metrics.service=true" \
-    "crds.install=false,imagePullSecrets={pull},nodeSelector.disk=fast"; do
+    "crds.install=false,imagePullSecrets={pull},nodeSelector.disk=fast,forbidPodFields={tolerations,affinity}" \
+    "replicas=2,aggregatedRoles=false"; do
     helm template kimi-operator "$chart" --namespace default --set "$values" |
         kubectl apply --dry-run=server -f - >/dev/null
     echo "ok  the API server accepts $values"
@@ -23,8 +24,10 @@ done
 # The namespace that the chart is installed in is as strict as the models' own.
 kubectl create --save-config namespace kimi-system >/dev/null
 kubectl label namespace kimi-system pod-security.kubernetes.io/enforce=restricted >/dev/null
-kubectl apply --dry-run=server -f manifests/ >/dev/null
-echo "ok  the API server accepts the plain manifests"
+for directory in manifests/base manifests/overlays/* manifests/models/*; do
+    kubectl kustomize "$directory" | kubectl apply --dry-run=server -f - >/dev/null
+done
+echo "ok  the API server accepts every kustomization of manifests/"
 for values in "securityContext.runAsUser=1000680000,securityContext.fsGroup=1000680000" "watchNamespace=llm,metrics.service=true"; do
     helm upgrade --install kimi-operator "$chart" --namespace kimi-system --wait --timeout 60s "${set_images[@]}" \
         --set "$values" >/dev/null || {
@@ -40,6 +43,27 @@ for values in "securityContext.runAsUser=1000680000,securityContext.fsGroup=1000
         exit 1
     fi
 done
+helm test kimi-operator --namespace kimi-system --timeout 120s >/dev/null || {
+    kubectl -n kimi-system describe pod kimi-operator-test
+    exit 1
+}
+echo "ok  helm test: KimiModels are served and an operator leads"
+
+# v1alpha1 grows by additions: every example that was ever committed, and applying it again changes nothing.
+suspended=$(mktemp -d)
+for example in tests/history/*.yaml; do
+    # Suspended, so that applying them starts no download.
+    sed 's/^spec:$/spec:\n  suspend: true/' "$example" >"$suspended/$(basename "$example")"
+    kubectl apply --server-side --validate=strict -f "$suspended/$(basename "$example")" >/dev/null
+    kubectl diff --server-side -f "$suspended/$(basename "$example")" >/dev/null || {
+        echo "chart: a second apply of $example would change something" >&2
+        exit 1
+    }
+done
+echo "ok  $(ls tests/history | wc -l) examples of earlier commits apply, and a second apply is no change"
+kubectl delete kimimodels --all-namespaces --all --wait=false >/dev/null
+rm -r "$suspended"
+
 metrics=$(kubectl get --raw /api/v1/namespaces/kimi-system/services/kimi-operator-metrics:http/proxy/metrics)
 echo "ok  the metrics Service answers with $(grep -c '^# TYPE' <<<"$metrics") metrics"
 

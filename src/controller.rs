@@ -7,6 +7,7 @@ pub mod build;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 mod campaign;
+mod census;
 pub mod observe;
 pub mod page;
 pub mod plan;
@@ -30,7 +31,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::channel::mpsc;
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, StreamExt, stream};
 use kube::runtime::controller::{Action, Config, applier};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, ResourceExt};
@@ -45,7 +46,7 @@ use self::publish::Publisher;
 use self::usage::Meter;
 use self::watch::{Guarded, Stores};
 use crate::crd::KimiModel;
-use crate::orphans;
+use crate::leader::{Election, Lost};
 use crate::telemetry::Telemetry;
 
 /// Events of one burst (a Job, its pod, its endpoints) become one reconcile.
@@ -59,8 +60,6 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_mins(5);
 /// How often what no watch shows is read again: a ConfigMap that holds the quant, a volume that holds the weights.
 const REREAD: Duration = Duration::from_secs(15);
-/// How often models and orphans are counted for the gauges.
-const COUNT_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The step that ended a reconcile early. Waiting is no error; it is a [`plan::Decision`].
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +96,8 @@ pub enum Fatal {
     Signals(#[source] std::io::Error),
     #[error("a watch ended: {0}")]
     Watch(String),
+    #[error("no longer the leader: {0}")]
+    Lost(#[from] Lost),
 }
 
 /// What every reconcile shares.
@@ -121,15 +122,17 @@ impl std::fmt::Debug for DebugClient {
     }
 }
 
-/// Runs until SIGTERM or SIGINT; reconciles that have begun are finished.
+/// Runs until SIGTERM or SIGINT; reconciles that have begun are finished. With an election, `client` is fenced by its
+/// tenure, and nothing is reconciled before it is won.
 ///
 /// # Errors
-/// Signals cannot be listened for, or a watch task ended, which is a bug.
+/// Signals cannot be listened for, the Lease was lost, or a watch task ended, which is a bug.
 pub async fn run(
     client: Client,
     namespace: Option<String>,
     settings: Settings,
     telemetry: Arc<Telemetry>,
+    mut election: Option<Election>,
 ) -> Result<(), Fatal> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Fatal::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Fatal::Signals)?;
@@ -138,7 +141,7 @@ pub async fn run(
     })
     .shared();
 
-    let (queue, changes) = mpsc::unbounded();
+    let (queue, mut changes) = mpsc::unbounded();
     let mut watches = JoinSet::new();
     tokio::select! {
         () = watch::wait_for_crd(&client, namespace.as_deref()) => {}
@@ -152,7 +155,23 @@ pub async fn run(
     }
     telemetry.set_ready();
     tracing::info!("watches are in sync");
-    watches.spawn(count_models(stores.clone(), Arc::clone(&telemetry)));
+    watches.spawn(census::keep(stores.clone(), Arc::clone(&telemetry)));
+
+    if let Some(election) = &mut election {
+        // A stand-by forgets what changes: the watches keep its outcome, and every model is looked at on taking over.
+        let forget = changes.by_ref().chain(stream::pending());
+        tokio::select! {
+            () = election.campaign() => {}
+            () = forget.for_each(|_| std::future::ready(())) => {}
+            ended = watches.join_next() => return Err(watch_ended(ended)),
+            () = stop.clone() => return Ok(()),
+        }
+        for model in stores.models.state() {
+            // Fails only when the receiver is gone, and it is held here.
+            let _ = queue.unbounded_send(ObjectRef::from_obj(model.as_ref()));
+        }
+    }
+    telemetry.metrics().leads(true);
 
     let models = stores.models.clone();
     let context = Arc::new(Context {
@@ -173,14 +192,27 @@ pub async fn run(
         .for_each(|_| std::future::ready(()));
     tokio::select! {
         () = reconciles => {}
-        ended = watches.join_next() => {
-            let what = ended.and_then(Result::err).map_or_else(|| "without an error".to_owned(), |e| e.to_string());
-            return Err(Fatal::Watch(what));
-        }
+        ended = watches.join_next() => return Err(watch_ended(ended)),
+        lost = hold(election.as_mut()) => return Err(Fatal::Lost(lost)),
     }
     (&mut stop).await;
+    if let Some(election) = &mut election {
+        election.release().await;
+    }
     tracing::info!("stopped");
     Ok(())
+}
+
+fn watch_ended(ended: Option<Result<(), JoinError>>) -> Fatal {
+    let error = ended.and_then(Result::err);
+    Fatal::Watch(error.map_or_else(|| "without an error".to_owned(), |error| error.to_string()))
+}
+
+async fn hold(election: Option<&mut Election>) -> Lost {
+    match election {
+        Some(election) => election.hold().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// One reconcile in a task of its own: a panic ends it, not the operator.
@@ -301,35 +333,6 @@ impl Failures {
         doubled.min(LONGEST_RETRY) * u32::try_from(percent).unwrap_or(100) / 100
     }
 }
-
-/// Keeps the gauges of models by readiness and of orphaned claims; reads the watch's memory only.
-async fn count_models(stores: Stores, telemetry: Arc<Telemetry>) {
-    loop {
-        let (mut ready, mut not_ready, mut unknown) = (0, 0, 0);
-        for model in stores.models.state() {
-            let status = model
-                .0
-                .as_ref()
-                .ok()
-                .and_then(|model| model.status.as_ref());
-            let condition =
-                status.and_then(|status| status.conditions.iter().find(|c| c.type_ == "Ready"));
-            match condition.map(|condition| condition.status.as_str()) {
-                Some("True") => ready += 1,
-                Some("False") => not_ready += 1,
-                _ => unknown += 1,
-            }
-        }
-        telemetry.metrics().models(ready, not_ready, unknown);
-        let living = stores.models.state();
-        let living = living.iter().filter_map(|model| model.uid()).collect();
-        let orphans = orphans::find(stores.claims.state().iter().map(AsRef::as_ref), &living);
-        let bytes = orphans.iter().map(|orphan| orphan.bytes).sum();
-        telemetry.metrics().orphans(orphans.len(), bytes);
-        tokio::time::sleep(COUNT_INTERVAL).await;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,12 +4,16 @@
 #![allow(clippy::print_stdout)]
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use kimi_operator::leader::{self, Election};
 use kimi_operator::telemetry::{self, LogFormat, Telemetry};
-use kimi_operator::{controller, manifests, orphans};
+use kimi_operator::{check, controller, manifests, orphans, report};
+use kube::Client;
+use kube::client::ClientBuilder;
 
 /// Runs Moonshot's Kimi models on Kubernetes with the one GPU you have.
 #[derive(Debug, Parser)]
@@ -18,6 +22,8 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+const NO_CLIENT: &str = "cannot make a Kubernetes client";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -29,6 +35,33 @@ enum Command {
     Manifests,
     /// List retained volumes whose KimiModel is gone.
     Orphans(Orphans),
+    /// See whether the API server serves KimiModels and an operator leads.
+    Check(Check),
+    /// Write what helps to find a fault (objects, events, logs, versions; no secrets) into a new directory.
+    Report(Report),
+}
+
+#[derive(Debug, Args)]
+struct Check {
+    /// Look in this namespace only; in all of them when absent.
+    #[arg(long, env = "KIMI_WATCH_NAMESPACE")]
+    watch_namespace: Option<String>,
+    /// Name of the operator's Lease, in the namespace that this runs in.
+    #[arg(long, env = "KIMI_LEASE_NAME", default_value = "kimi-operator")]
+    lease_name: String,
+}
+
+#[derive(Debug, Args)]
+struct Report {
+    /// Look at KimiModels of this namespace only; at all of them when absent.
+    #[arg(short, long)]
+    namespace: Option<String>,
+    /// Where the operator runs.
+    #[arg(long, default_value = "kimi-system")]
+    operator_namespace: String,
+    /// Directory to write into; it must not exist.
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -65,6 +98,13 @@ struct Run {
     /// `fsGroup` of every pod; leave out where the platform assigns one (OpenShift).
     #[arg(long, env = "KIMI_FS_GROUP", value_parser = clap::value_parser!(i64).range(1..))]
     fs_group: Option<i64>,
+    /// Fields of spec.pod that KimiModels may not set.
+    #[arg(long, env = "KIMI_FORBID_POD_FIELDS", value_delimiter = ',',
+        value_parser = clap::builder::PossibleValuesParser::new(spec::pod::POD_FIELDS))]
+    forbid_pod_fields: Vec<String>,
+    /// Name of the Lease, in the operator's own namespace, by which one of several operators leads.
+    #[arg(long, env = "KIMI_LEASE_NAME", default_value = "kimi-operator")]
+    lease_name: String,
     /// Address of /healthz, /readyz and /metrics.
     #[arg(long, env = "KIMI_LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
@@ -85,6 +125,8 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Command::Orphans(args) => list_orphans(&args),
+        Command::Check(args) => look(&args),
+        Command::Report(args) => write_report(&args),
     }
 }
 
@@ -98,33 +140,46 @@ async fn run(args: Run) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {}", args.listen))?;
     let endpoints = tokio::spawn(telemetry::serve(listener, Arc::clone(&telemetry)));
-    let client = client().await?;
+    let config = config().await?;
+    // The Lease's own requests are the one thing that is written without holding it.
+    let electing = Client::try_from(config.clone()).context(NO_CLIENT)?;
+    let writing = ClientBuilder::try_from(config).context(NO_CLIENT)?;
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "operator".to_owned());
+    let election = Election::new(&electing, &args.lease_name, &host);
+    let client = leader::fenced(writing, election.tenure());
     let settings = controller::Settings {
         worker_image: args.worker_image,
         image_pull_policy: args.image_pull_policy,
         run_as_user: args.run_as_user,
         fs_group: args.fs_group,
+        forbidden_pod_fields: args.forbid_pod_fields,
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = %args.listen, "starting");
-    let result = controller::run(client, args.watch_namespace, settings, telemetry).await;
+    let result = controller::run(
+        client,
+        args.watch_namespace,
+        settings,
+        telemetry,
+        Some(election),
+    )
+    .await;
     endpoints.abort();
     result.context("the controller ended")
 }
 
-/// A client for the cluster that this process runs in, or that the kubeconfig names.
-async fn client() -> anyhow::Result<kube::Client> {
+/// The cluster that this process runs in, or that the kubeconfig names.
+async fn config() -> anyhow::Result<kube::Config> {
     // Cargo unifies features: built beside the worker, rustls has two providers and would refuse to choose. An error
     // means that one is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let config = kube::Config::infer()
+    kube::Config::infer()
         .await
-        .context("no Kubernetes found: not in a pod, and no kubeconfig")?;
-    kube::Client::try_from(config).context("cannot make a Kubernetes client")
+        .context("no Kubernetes found: not in a pod, and no kubeconfig")
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn list_orphans(args: &Orphans) -> anyhow::Result<()> {
-    let client = client().await?;
+    let client = Client::try_from(config().await?).context(NO_CLIENT)?;
     let orphans = orphans::list(&client, args.namespace.as_deref())
         .await
         .context("cannot list PersistentVolumeClaims and KimiModels")?;
@@ -132,5 +187,29 @@ async fn list_orphans(args: &Orphans) -> anyhow::Result<()> {
         Output::Table => print!("{}", orphans::table(&orphans, jiff::Timestamp::now())),
         Output::Json => println!("{}", serde_json::to_string_pretty(&orphans)?),
     }
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn look(args: &Check) -> anyhow::Result<()> {
+    let client = Client::try_from(config().await?).context(NO_CLIENT)?;
+    let leader = check::check(&client, args.watch_namespace.as_deref(), &args.lease_name).await?;
+    println!("KimiModels are served; {leader} leads");
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn write_report(args: &Report) -> anyhow::Result<()> {
+    let client = Client::try_from(config().await?).context(NO_CLIENT)?;
+    let scope = report::Scope {
+        namespace: args.namespace.clone(),
+        operator_namespace: args.operator_namespace.clone(),
+    };
+    let bytes = report::write(&client, &scope, &args.output).await?;
+    println!(
+        "{} in {}; README.txt says what is missing",
+        spec::format_bytes(bytes as u64),
+        args.output.display()
+    );
     Ok(())
 }

@@ -51,6 +51,17 @@ pub const NOTHING_GIVEN_UP: &str = "none";
 /// On the Service: the last changes, `crate::crd::HistoryEntry` as a JSON list, newest first.
 pub const ANNOTATION_HISTORY: &str = "kimioperator.dev/history";
 
+/// On a KimiModel: a new value restarts the server, through the same staged path as an edit. On a server's pods: the
+/// value's hash.
+pub const ANNOTATION_RESTART: &str = "kimioperator.dev/restart";
+/// On a KimiModel: a new value has the weights hashed again, and what is wrong or lost fetched anew.
+pub const ANNOTATION_REFETCH: &str = "kimioperator.dev/refetch";
+/// On a PVC: hash of the refetch value up to which its weights are verified.
+pub const ANNOTATION_REFETCHED: &str = "kimioperator.dev/refetched";
+
+/// On a PVC, by Kubernetes' scheduler: the Node for which its volume was made.
+pub const ANNOTATION_SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+
 /// Workload id that no pod carries: the Service's selector before the first pod has passed its self-test.
 pub const NO_WORKLOAD: &str = "none";
 
@@ -128,6 +139,16 @@ pub fn inspect_job(model: &str, source: &str) -> String {
 #[must_use]
 pub fn fetch_job(model: &str, artifact: &str) -> String {
     format!("{model}-fetch-{artifact}")
+}
+
+#[must_use]
+pub fn server_policy(model: &str) -> String {
+    format!("{model}-server")
+}
+
+#[must_use]
+pub fn job_policy(model: &str) -> String {
+    format!("{model}-jobs")
 }
 
 #[must_use]

@@ -1,11 +1,14 @@
-//! What the operator may do, in one table: the ClusterRole of the plain manifests and of the Helm chart are both made
-//! from it, and a test holds it against the calls the controller really makes. No wildcard, no Secret, no `pods/exec`.
+//! Who may do what, in two tables. The operator's own rights: the roles of the plain manifests and of the Helm chart are
+//! both made from them, and a test holds them against the calls the operator really makes; no wildcard, no Secret, no
+//! `pods/exec`. And what people get: rules that Kubernetes adds to its own view, edit and admin roles.
 
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
 /// Where a rule must be granted when the operator is confined to one namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
+    /// In the operator's own namespace: always a Role.
+    Own,
     /// In the watched namespaces; a Role is enough for one namespace.
     Namespace,
     /// Cluster-wide, because the resource belongs to no namespace.
@@ -72,6 +75,20 @@ pub const RULES: &[Rule] = &[
         why: "one claim per artifact; its annotations say what it holds; deleted only by storage.keepQuants or rollout.strategy Replace",
     },
     Rule {
+        group: "policy",
+        resource: "poddisruptionbudgets",
+        verbs: OWN_AND_DELETE,
+        scope: Scope::Namespace,
+        why: "one for a model of several replicas",
+    },
+    Rule {
+        group: "networking.k8s.io",
+        resource: "networkpolicies",
+        verbs: OWN_AND_DELETE,
+        scope: Scope::Namespace,
+        why: "who may talk to a model's pods, where serving.networkPolicy asks for it",
+    },
+    Rule {
         group: "",
         resource: "pods",
         verbs: READ,
@@ -113,20 +130,85 @@ pub const RULES: &[Rule] = &[
         scope: Scope::Cluster,
         why: "GPU labels and allocatable memory",
     },
+    Rule {
+        group: "coordination.k8s.io",
+        resource: "leases",
+        verbs: &["get", "create", "update"],
+        scope: Scope::Own,
+        why: "which of several operators acts",
+    },
 ];
 
-/// The table as the rules of a ClusterRole.
+/// A role that Kubernetes adds to its own ones by their labels.
+#[derive(Clone, Copy, Debug)]
+pub struct Aggregated {
+    /// Suffix of its name.
+    pub name: &'static str,
+    /// Kubernetes' roles that it becomes part of.
+    pub into: &'static [&'static str],
+    /// (resource, verbs) of the KimiModel's group.
+    pub rights: &'static [(&'static str, &'static [&'static str])],
+}
+
+/// What those get who may view or edit a namespace.
+pub const AGGREGATED: &[Aggregated] = &[
+    Aggregated {
+        name: "view",
+        into: &["view", "edit", "admin"],
+        rights: &[
+            ("kimimodels", &["get", "list", "watch"]),
+            ("kimimodels/status", &["get"]),
+        ],
+    },
+    Aggregated {
+        name: "edit",
+        into: &["edit", "admin"],
+        rights: &[
+            (
+                "kimimodels",
+                &["create", "update", "patch", "delete", "deletecollection"],
+            ),
+            ("kimimodels/scale", &["get", "update", "patch"]),
+        ],
+    },
+];
+
+/// The rules of a ClusterRole for every namespace.
 #[must_use]
 pub fn policy_rules() -> Vec<PolicyRule> {
-    RULES
-        .iter()
-        .map(|rule| PolicyRule {
-            api_groups: Some(vec![rule.group.to_owned()]),
-            resources: Some(vec![rule.resource.to_owned()]),
-            verbs: rule.verbs.iter().map(|&verb| verb.to_owned()).collect(),
-            ..PolicyRule::default()
-        })
+    rules(|scope| scope != Scope::Own)
+}
+
+/// The rules of the Role in the operator's own namespace.
+#[must_use]
+pub fn own_rules() -> Vec<PolicyRule> {
+    rules(|scope| scope == Scope::Own)
+}
+
+fn rules(wanted: fn(Scope) -> bool) -> Vec<PolicyRule> {
+    let rows = RULES.iter().filter(|rule| wanted(rule.scope));
+    rows.map(|rule| policy(rule.group, rule.resource, rule.verbs))
         .collect()
+}
+
+impl Aggregated {
+    /// Its rules.
+    #[must_use]
+    pub fn policy_rules(&self) -> Vec<PolicyRule> {
+        self.rights
+            .iter()
+            .map(|(resource, verbs)| policy(spec::GROUP, resource, verbs))
+            .collect()
+    }
+}
+
+fn policy(group: &str, resource: &str, verbs: &[&str]) -> PolicyRule {
+    PolicyRule {
+        api_groups: Some(vec![group.to_owned()]),
+        resources: Some(vec![resource.to_owned()]),
+        verbs: verbs.iter().map(|&verb| verb.to_owned()).collect(),
+        ..PolicyRule::default()
+    }
 }
 
 /// True if some row grants `verb` on `resource` (with its subresource after a slash) of `group`.
@@ -161,6 +243,21 @@ mod tests {
             "the spec is the user's"
         );
         assert!(!allows("", "secrets", "get"));
+    }
+
+    /// Status is the operator's to write, and a viewer changes nothing.
+    #[test]
+    fn people_get_no_more_than_their_role() {
+        for role in AGGREGATED {
+            for (resource, verbs) in role.rights {
+                assert!(!resource.contains('*') && !verbs.contains(&"*"), "{role:?}");
+                let reads = verbs
+                    .iter()
+                    .all(|verb| ["get", "list", "watch"].contains(verb));
+                assert!(reads || role.name != "view", "{role:?}");
+                assert!(reads || *resource != "kimimodels/status", "{role:?}");
+            }
+        }
     }
 
     #[test]

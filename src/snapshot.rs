@@ -9,6 +9,7 @@ use sizing::Facts;
 use sizing::facts::Failure;
 use spec::KimiModelSpec;
 
+use crate::controller::build::Deletion;
 use crate::controller::progress::Progress;
 use crate::controller::usage::Usage;
 use crate::crd::{HistoryEntry, LastSwitch};
@@ -28,6 +29,8 @@ pub struct Snapshot {
     /// Deployments of this model with their pods.
     pub workloads: Vec<Workload>,
     pub service: Option<ServiceState>,
+    /// Budgets and network policies of this model that are not being deleted, as what would be deleted.
+    pub guards: Vec<Deletion>,
     pub now: Timestamp,
 }
 
@@ -51,6 +54,10 @@ pub struct ModelMeta {
     pub generation: i64,
     /// A deletion timestamp is set: nothing more is made for it.
     pub deleting: bool,
+    /// Hash of the restart annotation's value.
+    pub restart: Option<String>,
+    /// Hash of the refetch annotation's value.
+    pub refetch: Option<String>,
 }
 
 /// What placing a pod needs to know of a Node.
@@ -170,6 +177,10 @@ pub struct Claim {
     pub verified: Option<String>,
     /// The choice annotation.
     pub choice: Option<String>,
+    /// The refetched annotation.
+    pub refetched: Option<String>,
+    /// The Node for which the volume was made, where it was made for one.
+    pub node: Option<String>,
     /// `spec.resources.requests.storage`, bytes.
     pub requested: u64,
     pub storage_class: Option<String>,

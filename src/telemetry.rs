@@ -1,6 +1,7 @@
 //! Logs, metrics and the operator's own HTTP endpoints (`/healthz`, `/readyz`, `/metrics`). It knows nothing of
 //! Kubernetes or of KimiModels: the controller hands it numbers with labels from fixed sets.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -53,6 +54,15 @@ pub fn init_logs(format: LogFormat) {
     }
 }
 
+/// All models, counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelCounts {
+    /// By condition and its status, both from fixed sets.
+    pub conditions: BTreeMap<(&'static str, &'static str), usize>,
+    /// Whose weights are being fetched.
+    pub downloading: usize,
+}
+
 /// Every metric of the operator. Cloning shares the same series.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -64,10 +74,13 @@ pub struct Metrics {
     outage: Histogram,
     rollbacks: Counter,
     models: Family<Label, Gauge>,
+    conditions: Family<Labels2, Gauge>,
+    downloading: Gauge,
     orphans: Gauge,
     orphan_bytes: Gauge,
     polls: Family<Label, Counter>,
     fetched: Counter,
+    leader: Gauge<i64>,
     resident: Gauge<i64>,
 }
 
@@ -87,10 +100,13 @@ impl Metrics {
             outage: Histogram::new([0.0, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1200.0, 3600.0]),
             rollbacks: Counter::default(),
             models: Family::default(),
+            conditions: Family::default(),
+            downloading: Gauge::default(),
             orphans: Gauge::default(),
             orphan_bytes: Gauge::default(),
             polls: Family::default(),
             fetched: Counter::default(),
+            leader: Gauge::default(),
             resident: Gauge::default(),
         };
         let Self {
@@ -102,10 +118,13 @@ impl Metrics {
             outage,
             rollbacks,
             models,
+            conditions,
+            downloading,
             orphans,
             orphan_bytes,
             polls,
             fetched,
+            leader,
             resident,
         } = metrics.clone();
         registry.register("reconciles", "Finished reconciles by result", reconciles);
@@ -148,6 +167,16 @@ impl Metrics {
             models,
         );
         registry.register(
+            "conditions",
+            "KimiModels by condition and its status",
+            conditions,
+        );
+        registry.register(
+            "downloading_models",
+            "KimiModels whose weights are being fetched",
+            downloading,
+        );
+        registry.register(
             "orphan_claims",
             "Retained PersistentVolumeClaims whose KimiModel is gone",
             orphans,
@@ -168,6 +197,11 @@ impl Metrics {
             fetched,
         );
         registry.register(
+            "leader",
+            "1 where this operator acts, 0 where it stands by",
+            leader,
+        );
+        registry.register(
             "resident_memory_bytes",
             "Resident memory of this process",
             resident,
@@ -183,6 +217,11 @@ impl Metrics {
             self.errors.get_or_create(&[("step", step)]).inc();
         }
         self.reconcile_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Notes whether this operator acts or stands by.
+    pub fn leads(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
     }
 
     /// Counts one write to the API server.
@@ -209,13 +248,20 @@ impl Metrics {
         self.rollbacks.inc();
     }
 
-    /// Sets how many models have Ready = True, False and Unknown.
-    pub fn models(&self, ready: usize, not_ready: usize, unknown: usize) {
-        for (status, count) in [("True", ready), ("False", not_ready), ("Unknown", unknown)] {
-            self.models
-                .get_or_create(&[("ready", status)])
-                .set(i64::try_from(count).unwrap_or(i64::MAX));
+    /// Sets how many models there are in each condition.
+    pub fn models(&self, counts: &ModelCounts) {
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        for (&(kind, status), &count) in &counts.conditions {
+            self.conditions
+                .get_or_create(&[("condition", kind), ("status", status)])
+                .set(gauge(count));
+            if kind == "Ready" {
+                self.models
+                    .get_or_create(&[("ready", status)])
+                    .set(gauge(count));
+            }
         }
+        self.downloading.set(gauge(counts.downloading));
     }
 
     /// Sets how many retained claims have no KimiModel, and their size.
@@ -414,7 +460,10 @@ mod tests {
         metrics.wrote("Job", "apply");
         metrics.phase("download", 12.0);
         metrics.switched(0.0);
-        metrics.models(1, 2, 3);
+        metrics.models(&ModelCounts {
+            conditions: [(("Ready", "Unknown"), 3), (("Stalled", "True"), 2)].into(),
+            downloading: 1,
+        });
         metrics.polled(true, 42);
         let (status, body) = get(&telemetry, "/metrics").await;
         assert_eq!(status, 200);
@@ -425,6 +474,8 @@ mod tests {
             "kimi_operator_phase_duration_seconds_count{phase=\"download\"} 1",
             "kimi_operator_switch_outage_seconds_count 1",
             "kimi_operator_models{ready=\"Unknown\"} 3",
+            "kimi_operator_conditions{condition=\"Stalled\",status=\"True\"} 2",
+            "kimi_operator_downloading_models 1",
             "kimi_operator_fetched_bytes_total 42",
         ] {
             assert!(body.contains(line), "no line {line:?} in\n{body}");

@@ -27,6 +27,7 @@ pub(crate) fn settings() -> Settings {
         image_pull_policy: "IfNotPresent".to_owned(),
         run_as_user: None,
         fs_group: None,
+        forbidden_pod_fields: Vec::new(),
     }
 }
 
@@ -78,6 +79,8 @@ pub(crate) fn snapshot(spec: &str) -> Snapshot {
             uid: "uid-reader".to_owned(),
             generation: 1,
             deleting: false,
+            restart: None,
+            refetch: None,
         },
         spec: serde_yaml::from_str(spec).unwrap(),
         quant_from: None,
@@ -86,6 +89,7 @@ pub(crate) fn snapshot(spec: &str) -> Snapshot {
         claims: Vec::new(),
         workloads: Vec::new(),
         service: None,
+        guards: Vec::new(),
         now: epoch(),
     }
 }
@@ -107,6 +111,8 @@ pub(crate) fn claim(facts: Facts) -> Claim {
         verified: Some(crate::names::verified_value(&facts)),
         facts: Some(facts),
         choice: None,
+        refetched: None,
+        node: None,
         requested: 1_000_000_000,
         storage_class: None,
         access_modes: vec!["ReadWriteOnce".to_owned()],

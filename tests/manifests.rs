@@ -19,7 +19,10 @@ fn check(path: &str, wanted: &str) {
 
 #[test]
 fn drift_of_the_plain_manifests() {
-    check("manifests/install.yaml", &manifests::install().unwrap());
+    check(
+        "manifests/base/install.yaml",
+        &manifests::install().unwrap(),
+    );
 }
 
 #[test]
@@ -27,6 +30,14 @@ fn drift_of_the_charts_pieces() {
     check(
         "charts/kimi-operator/files/clusterrole-rules.yaml",
         &manifests::rules().unwrap(),
+    );
+    check(
+        "charts/kimi-operator/files/role-rules.yaml",
+        &manifests::own_rules().unwrap(),
+    );
+    check(
+        "charts/kimi-operator/files/aggregated-roles.yaml",
+        &manifests::aggregated_roles().unwrap(),
     );
     check(
         "charts/kimi-operator/files/crd.yaml",

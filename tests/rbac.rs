@@ -16,6 +16,7 @@ use kimi_operator::controller::progress::Poller;
 use kimi_operator::controller::publish::Publisher;
 use kimi_operator::controller::watch::{Stores, wait_for_crd};
 use kimi_operator::crd::{KimiModel, KimiModelStatus};
+use kimi_operator::leader::Election;
 use kimi_operator::rbac::RULES;
 use kimi_operator::telemetry::Telemetry;
 use kube::Client;
@@ -55,6 +56,7 @@ fn right(request: &Request<Body>) -> Right {
         (&Method::GET, false) if watch => "watch",
         (&Method::GET, false) => "list",
         (&Method::POST, false) => "create",
+        (&Method::PUT, true) => "update",
         (&Method::PATCH, true) => "patch",
         (&Method::DELETE, true) => "delete",
         other => panic!("unexpected request {other:?}"),
@@ -98,7 +100,7 @@ fn recorder(rights: &Rights) -> Client {
                     200,
                     json!({"kind": "Status", "status": "Success", "code": 200}),
                 ),
-                "patch" | "create" => {
+                "create" | "update" | "patch" => {
                     let bytes = request.into_body().collect().await.unwrap().to_bytes();
                     let mut object: Value = serde_json::from_slice(&bytes).unwrap();
                     if is_status {
@@ -151,7 +153,7 @@ async fn the_table_is_what_the_operator_asks_for() {
             .filter(|(_, _, verb)| verb == "watch")
             .count()
     };
-    while watches() < 9 {
+    while watches() < 11 {
         tokio::task::yield_now().await;
     }
     tasks.shutdown().await;
@@ -185,6 +187,8 @@ async fn the_table_is_what_the_operator_asks_for() {
             inputs: None,
         }],
         services: vec![object(json!({"metadata": meta}))],
+        budgets: vec![object(json!({"metadata": meta}))],
+        policies: vec![object(json!({"metadata": meta}))],
         suspensions: vec![Suspension {
             job: "old".to_owned(),
             suspend: true,
@@ -193,6 +197,8 @@ async fn the_table_is_what_the_operator_asks_for() {
             deletion(DeletedKind::Job),
             deletion(DeletedKind::Deployment),
             deletion(DeletedKind::Claim),
+            deletion(DeletedKind::Budget),
+            deletion(DeletedKind::Policy),
         ],
         ..Resources::default()
     };
@@ -221,6 +227,10 @@ async fn the_table_is_what_the_operator_asks_for() {
     for _ in 0..2 {
         publisher.publish(&model, status.clone()).await.unwrap();
     }
+
+    let mut election = Election::new(&client, "kimi-operator", "host");
+    election.campaign().await;
+    election.release().await;
 
     let asked = rights.lock().unwrap().clone();
     let granted: BTreeSet<Right> = RULES

@@ -9,6 +9,8 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -140,6 +142,12 @@ impl Owned for Deployment {
 impl Owned for Service {
     const KIND: &'static str = "Service";
 }
+impl Owned for PodDisruptionBudget {
+    const KIND: &'static str = "PodDisruptionBudget";
+}
+impl Owned for NetworkPolicy {
+    const KIND: &'static str = "NetworkPolicy";
+}
 impl Owned for PersistentVolumeClaim {
     const KIND: &'static str = "PersistentVolumeClaim";
 }
@@ -178,6 +186,8 @@ impl Writer<'_> {
             deployments,
             scales,
             services,
+            budgets,
+            policies,
             suspensions,
             deletions,
             stage: _,
@@ -214,6 +224,14 @@ impl Writer<'_> {
         for service in services {
             self.apply(service, live.service.as_deref()).await?;
         }
+        for budget in budgets {
+            self.apply(budget, named(&live.budgets, &budget.name_any()))
+                .await?;
+        }
+        for policy in policies {
+            self.apply(policy, named(&live.policies, &policy.name_any()))
+                .await?;
+        }
         for suspension in suspensions {
             self.suspend(suspension, named(&live.jobs, &suspension.job))
                 .await?;
@@ -227,6 +245,14 @@ impl Writer<'_> {
                 }
                 DeletedKind::Claim => {
                     self.delete::<PersistentVolumeClaim>(name, uid, DeleteParams::background())
+                        .await?
+                }
+                DeletedKind::Budget => {
+                    self.delete::<PodDisruptionBudget>(name, uid, DeleteParams::background())
+                        .await?
+                }
+                DeletedKind::Policy => {
+                    self.delete::<NetworkPolicy>(name, uid, DeleteParams::background())
                         .await?
                 }
                 DeletedKind::Deployment => {

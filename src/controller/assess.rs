@@ -7,7 +7,7 @@ use sizing::{Facts, Input, Plan, Quant};
 use spec::EngineUpdate;
 
 use super::build::{self, Settings};
-use super::validate::{Execution, Refusal, ValidModel, validate};
+use super::validate::{Additions, Execution, Refusal, ValidModel, validate};
 use crate::names;
 use crate::snapshot::{Claim, Holder, Snapshot, Workload};
 
@@ -83,7 +83,7 @@ impl Memory {
 /// # Errors
 /// Only when an object cannot be written as JSON, which is a bug.
 pub fn assess(settings: &Settings, snapshot: &Snapshot) -> Result<Assessment, build::Error> {
-    let model = match validate(snapshot) {
+    let model = match validate(settings, snapshot) {
         Ok(model) => model,
         Err(refusal) => {
             return Ok(Assessment {
@@ -177,7 +177,7 @@ fn target(
     let facts_bytes = facts.bytes;
     let memory = Memory::of(model, plan);
     let fetch_inputs = build::fetch_job::inputs(model, &artifact, &facts)?;
-    let inputs = build::deployment::inputs(&snapshot.spec)?;
+    let inputs = build::deployment::inputs(&snapshot.spec, model.restart.as_deref())?;
     let render = |gpu| {
         let bare = build::deployment::template(settings, model, &facts, plan.context, memory, gpu);
         build::deployment::identify(bare, &artifact)
@@ -232,7 +232,10 @@ fn kept<'a>(
     let same = |workload: &&Workload| {
         let words = match &workload.inputs {
             Some(made_from) => made_from == inputs,
-            None => workload.shown == shown,
+            None => {
+                let plain = model.restart.is_none() && model.pod == Additions::default();
+                plain && workload.shown == shown
+            }
         };
         words && workload.artifact == artifact && runs(model, workload)
     };

@@ -1,9 +1,11 @@
 //! Decision → [`Resources<Prepared>`]: the objects a step wants, and nothing else. It must know no client; everything it
 //! returns is data that apply writes as it stands.
 
+mod additions;
 pub mod claim;
 pub mod deployment;
 pub mod fetch_job;
+pub mod guards;
 pub mod inspect_job;
 pub mod ownership;
 mod pod;
@@ -19,6 +21,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use self::ownership::Ownership;
@@ -45,6 +49,8 @@ pub struct Settings {
     /// `None` where the platform assigns one (OpenShift).
     pub run_as_user: Option<i64>,
     pub fs_group: Option<i64>,
+    /// Fields of `spec.pod` that the administrator does not allow, of [`spec::pod::POD_FIELDS`].
+    pub forbidden_pod_fields: Vec<String>,
 }
 
 /// Stage: built, not written.
@@ -70,6 +76,10 @@ pub struct Resources<Stage> {
     pub scales: Vec<Scale>,
     /// Applied.
     pub services: Vec<Service>,
+    /// Applied.
+    pub budgets: Vec<PodDisruptionBudget>,
+    /// Applied.
+    pub policies: Vec<NetworkPolicy>,
     /// `spec.suspend` of existing Jobs.
     pub suspensions: Vec<Suspension>,
     /// Deleted if the UID still matches: Deployments and claims in the background, Jobs in the foreground, so that a Job stays
@@ -111,6 +121,8 @@ pub enum DeletedKind {
     Job,
     Deployment,
     Claim,
+    Budget,
+    Policy,
 }
 
 impl<Stage> Default for Resources<Stage> {
@@ -122,6 +134,8 @@ impl<Stage> Default for Resources<Stage> {
             deployments: Vec::new(),
             scales: Vec::new(),
             services: Vec::new(),
+            budgets: Vec::new(),
+            policies: Vec::new(),
             suspensions: Vec::new(),
             deletions: Vec::new(),
             stage: PhantomData,
@@ -140,6 +154,8 @@ impl Resources<Prepared> {
             deployments,
             scales,
             services,
+            budgets,
+            policies,
             suspensions,
             deletions,
             stage: _,
@@ -151,6 +167,8 @@ impl Resources<Prepared> {
             deployments,
             scales,
             services,
+            budgets,
+            policies,
             suspensions,
             deletions,
             stage: PhantomData,
@@ -209,8 +227,11 @@ pub fn build(
     resources
         .services
         .push(service::build(model, target, decision, snapshot)?);
+    resources.budgets.extend(guards::budget(model));
+    resources.policies = guards::policies(model);
     resources.suspensions = suspensions(model, snapshot);
     resources.deletions = deletions(model, target, decision, snapshot);
+    resources.deletions.extend(unguarded(&resources, snapshot));
     Ok(resources)
 }
 
@@ -281,6 +302,7 @@ fn runs_target(step: &Step) -> bool {
         | Step::WaitInspect
         | Step::RetryJob { .. }
         | Step::Adopt { .. }
+        | Step::Abandon { .. }
         | Step::Fetch
         | Step::WaitFetch
         | Step::MarkVerified
@@ -374,6 +396,21 @@ fn suspensions(model: &ValidModel, snapshot: &Snapshot) -> Vec<Suspension> {
         .collect()
 }
 
+/// Budgets and policies that the spec no longer asks for.
+fn unguarded(resources: &Resources<Prepared>, snapshot: &Snapshot) -> Vec<Deletion> {
+    let budgets = resources.budgets.iter().map(|budget| &budget.metadata);
+    let policies = resources.policies.iter().map(|policy| &policy.metadata);
+    let wanted: Vec<(DeletedKind, Option<&str>)> = budgets
+        .map(|meta| (DeletedKind::Budget, meta.name.as_deref()))
+        .chain(policies.map(|meta| (DeletedKind::Policy, meta.name.as_deref())))
+        .collect();
+    let stale = snapshot
+        .guards
+        .iter()
+        .filter(|guard| !wanted.contains(&(guard.kind, Some(guard.name.as_str()))));
+    stale.cloned().collect()
+}
+
 /// What no longer leads anywhere: Jobs of other sources and artifacts, Deployments that are neither target nor active.
 fn deletions(
     model: &ValidModel,
@@ -406,7 +443,7 @@ fn deletions(
             uid: job.uid.clone(),
         })
         .collect();
-    if let Step::Prune { claim, uid } = &decision.step {
+    if let Step::Prune { claim, uid } | Step::Abandon { claim, uid } = &decision.step {
         deletions.push(Deletion {
             kind: DeletedKind::Claim,
             name: claim.clone(),

@@ -14,12 +14,15 @@ use k8s_openapi::api::core::v1::{
     Container, Event, Node as KubeNode, PersistentVolumeClaim, Pod, Service,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::Api;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Client, Resource, ResourceExt};
 
 use super::build::deployment as server;
+use super::build::{DeletedKind, Deletion};
 use super::pods;
 use super::progress::Poller;
 use super::usage::Meter;
@@ -40,6 +43,8 @@ pub struct Live {
     pub deployments: Vec<Arc<Deployment>>,
     pub service: Option<Arc<Service>>,
     pub slices: Vec<Arc<EndpointSlice>>,
+    pub budgets: Vec<Arc<PodDisruptionBudget>>,
+    pub policies: Vec<Arc<NetworkPolicy>>,
     pub nodes: Vec<Arc<KubeNode>>,
     /// The volume that `spec.source.pvc` names. It carries no label of ours, so no watch shows it.
     pub given: Option<Arc<PersistentVolumeClaim>>,
@@ -80,6 +85,8 @@ impl Live {
                 .get(&service)
                 .filter(|service| belongs(service.as_ref(), &namespace, &name)),
             slices: select(&stores.slices, &namespace, &name),
+            budgets: select(&stores.budgets, &namespace, &name),
+            policies: select(&stores.policies, &namespace, &name),
             nodes: stores.nodes.state(),
             given: None,
             models,
@@ -215,6 +222,9 @@ pub fn snapshot(model: &KimiModel, live: &Live, now: Timestamp) -> Snapshot {
             uid: uid.clone(),
             generation: model.metadata.generation.unwrap_or_default(),
             deleting: model.metadata.deletion_timestamp.is_some(),
+            // Hashed: a value of any length and alphabet goes into labels and arguments of ours.
+            restart: annotation(&model.metadata, names::ANNOTATION_RESTART).map(names::short_hash),
+            refetch: annotation(&model.metadata, names::ANNOTATION_REFETCH).map(names::short_hash),
         },
         spec: model.spec.0.clone(),
         quant_from: None,
@@ -247,8 +257,27 @@ pub fn snapshot(model: &KimiModel, live: &Live, now: Timestamp) -> Snapshot {
             history: parsed(&service.metadata, names::ANNOTATION_HISTORY).unwrap_or_default(),
             given_up: parsed(&service.metadata, names::ANNOTATION_GIVEN_UP),
         }),
+        guards: guards(&live.budgets, DeletedKind::Budget)
+            .chain(guards(&live.policies, DeletedKind::Policy))
+            .collect(),
         now,
     }
+}
+
+fn guards<K>(objects: &[Arc<K>], kind: DeletedKind) -> impl Iterator<Item = Deletion>
+where
+    K: Resource<DynamicType = ()>,
+{
+    objects
+        .iter()
+        .filter(|object| object.meta().deletion_timestamp.is_none())
+        .filter_map(move |object| {
+            Some(Deletion {
+                kind,
+                name: object.name_any(),
+                uid: object.uid()?,
+            })
+        })
 }
 
 fn observe_node(node: &KubeNode) -> Node {

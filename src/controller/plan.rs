@@ -43,6 +43,8 @@ pub enum Step {
     Adopt { claim: String },
     /// Replace: stop the old server, and delete its weights once its streams have ended.
     Free,
+    /// Delete the volume that was lost with its Node.
+    Abandon { claim: String, uid: String },
     /// Make the volume and the fetch Job.
     Fetch,
     /// The fetch Job runs, or its pause before the next try runs.
@@ -96,6 +98,7 @@ pub enum Reason {
     InvalidSpec,
     UnknownModel,
     QuantSourceMissing,
+    PodFieldForbidden,
     DoesNotFit,
     ContextTooLong,
     AccelerationUnavailable,
@@ -116,6 +119,7 @@ pub enum Reason {
     Verified,
     Starting,
     Unschedulable,
+    NodeLost,
     PodBlocked,
     Loading,
     StartFailed,
@@ -140,6 +144,7 @@ impl Reason {
             Self::InvalidSpec => "InvalidSpec",
             Self::UnknownModel => "UnknownModel",
             Self::QuantSourceMissing => "QuantSourceMissing",
+            Self::PodFieldForbidden => "PodFieldForbidden",
             Self::DoesNotFit => "DoesNotFit",
             Self::ContextTooLong => "ContextTooLong",
             Self::AccelerationUnavailable => "AccelerationUnavailable",
@@ -160,6 +165,7 @@ impl Reason {
             Self::Verified => "Verified",
             Self::Starting => "Starting",
             Self::Unschedulable => "Unschedulable",
+            Self::NodeLost => "NodeLost",
             Self::PodBlocked => "PodBlocked",
             Self::Loading => "Loading",
             Self::StartFailed => "StartFailed",
@@ -185,7 +191,7 @@ impl Reason {
 /// 5. the exact plan
 /// 6. acceleration
 /// 7. a rollback of this very spec
-/// 8. whose the artifact's volume is, and the artifact on it
+/// 8. whose the artifact's volume is, whether it was lost with its Node, and the artifact on it
 /// 9. the target's Deployment
 /// 10. its readiness, or its rollback
 /// 11. the Service's selector
@@ -224,6 +230,7 @@ pub fn plan(assessment: &Assessment, snapshot: &Snapshot) -> Decision {
         .or_else(|| refused_by_execution(model))
         .or_else(|| rollback::rolled_back(model, target, snapshot))
         .or_else(|| volumes::adopt(target, snapshot))
+        .or_else(|| volumes::lost(model, target, snapshot))
         .or_else(|| {
             if model.source.volume.is_some() {
                 return volumes::record(model, target, snapshot);

@@ -1,6 +1,7 @@
 //! Whole lives of a KimiModel, decided by the real planner and acted out by the cluster in memory: deploys, edits, bad
 //! input, deletions by hand, and an operator that dies before any of its writes. No cluster and no clock.
 
+mod annotations;
 mod lives;
 mod rollout;
 mod storage;

@@ -25,7 +25,7 @@ const MAX_MESSAGE: usize = 4096;
 const MAX_PROGRESS: usize = 128;
 
 /// Condition types in the order they are shown. Others in the list belong to somebody else.
-const TYPES: [&str; 9] = [
+pub(super) const TYPES: [&str; 9] = [
     "Ready",
     "Planned",
     "ArtifactReady",
@@ -421,6 +421,9 @@ fn endpoint(inputs: Inputs<'_>) -> String {
     )
 }
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod gitops;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;

@@ -1,8 +1,11 @@
 //! Raw spec → [`ValidModel`]: every word resolved and bounded once, so that no later step reads the spec. It must know
 //! no client and make no plan; what is wrong with a spec is a value, not an error.
 
+mod pod;
+
 use std::collections::BTreeSet;
 
+use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use sizing::hardware::PRODUCT_LABEL;
 use sizing::{Ask, Hardware, Model, Objective};
 use spec::{
@@ -11,6 +14,8 @@ use spec::{
     WhenDeleted,
 };
 
+pub use self::pod::Additions;
+use super::build::Settings;
 use super::plan::Reason;
 use crate::names;
 use crate::snapshot::{Claim, ConfigValue, Node, Snapshot};
@@ -51,7 +56,15 @@ pub struct ValidModel {
     pub max_outage: Option<u32>,
     pub engine_update: EngineUpdate,
     pub strategy: Strategy,
+    /// Who may call the API besides the namespace's own pods, where the spec restricts it.
+    pub peers: Option<Vec<NetworkPolicyPeer>>,
+    /// What the spec adds to pods.
+    pub pod: Additions,
     pub suspend: bool,
+    /// Hash of the value by which the user asked for a restart of the server.
+    pub restart: Option<String>,
+    /// Hash of the value by which the user asked for the weights to be verified anew.
+    pub refetch: Option<String>,
     pub nodes: Nodes,
 }
 
@@ -139,7 +152,7 @@ impl ValidModel {
 ///
 /// # Errors
 /// A [`Refusal`] that names the field; the first in field order.
-pub fn validate(snapshot: &Snapshot) -> Result<ValidModel, Refusal> {
+pub fn validate(settings: &Settings, snapshot: &Snapshot) -> Result<ValidModel, Refusal> {
     let Snapshot {
         model: meta,
         spec,
@@ -149,6 +162,7 @@ pub fn validate(snapshot: &Snapshot) -> Result<ValidModel, Refusal> {
         claims,
         workloads: _,
         service: _,
+        guards: _,
         now: _,
     } = snapshot;
     spec::check_name(&meta.name)
@@ -166,6 +180,7 @@ pub fn validate(snapshot: &Snapshot) -> Result<ValidModel, Refusal> {
         storage,
         serving,
         rollout,
+        pod: options,
         suspend,
     } = spec;
     let Storage {
@@ -181,6 +196,7 @@ pub fn validate(snapshot: &Snapshot) -> Result<ValidModel, Refusal> {
         port,
         api_key_secret_ref,
         cpu_fallback,
+        network_policy,
     } = serving;
     let Rollout {
         progress_deadline_seconds,
@@ -192,7 +208,9 @@ pub fn validate(snapshot: &Snapshot) -> Result<ValidModel, Refusal> {
     let catalogue = model.as_deref().map(find_model).transpose()?;
     let hardware_row = find_hardware(*hardware)?;
     let execution = execution(*hardware, *cpu_fallback);
-    let nodes = select_nodes(hardware_row, execution, nodes);
+    let additions = pod::additions(options, &settings.forbidden_pod_fields)?;
+    let admitted = nodes.iter().filter(|node| pod::admits(options, node));
+    let nodes = select_nodes(hardware_row, execution, admitted);
     let memory = memory.as_deref().and_then(spec::parse_quantity);
     let context = context_length.map(u64::from);
     let quant = &named_quant(
@@ -242,7 +260,11 @@ pub fn validate(snapshot: &Snapshot) -> Result<ValidModel, Refusal> {
         max_outage: *max_outage_seconds,
         engine_update: *engine_update,
         strategy: *strategy,
+        peers: network_policy.as_ref().map(pod::peers).transpose()?,
+        pod: additions,
         suspend: *suspend,
+        restart: meta.restart.clone(),
+        refetch: meta.refetch.clone(),
         nodes,
     })
 }
@@ -451,12 +473,16 @@ fn objective_row(objective: spec::Objective) -> Objective {
 }
 
 /// Nodes with the GPU, or any Node for the CPU; the CPU stands in for a GPU that no Node has only where it may.
-fn select_nodes(hardware: &'static Hardware, execution: Execution, nodes: &[Node]) -> Nodes {
+fn select_nodes<'a>(
+    hardware: &'static Hardware,
+    execution: Execution,
+    nodes: impl Iterator<Item = &'a Node> + Clone,
+) -> Nodes {
     let product = |node: &Node| node.labels.get(PRODUCT_LABEL).cloned();
     let has_gpu = |node: &Node| {
         product(node).is_some_and(|product| hardware.node_labels.contains(&product.as_str()))
     };
-    let usable = || nodes.iter().filter(|node| node.usable);
+    let usable = || nodes.clone().filter(|node| node.usable);
     let mut selected: Vec<&Node> = match execution {
         Execution::Cpu => usable().collect(),
         Execution::CpuFallback | Execution::Denied => {
@@ -482,8 +508,9 @@ fn select_nodes(hardware: &'static Hardware, execution: Execution, nodes: &[Node
     Nodes {
         matching,
         // A Node that restarts is still one that has the GPU.
-        gpu: execution != Execution::Cpu && nodes.iter().any(|node| has_gpu(node) && node.gpus > 0),
-        products_seen: nodes.iter().filter_map(product).collect(),
+        gpu: execution != Execution::Cpu
+            && nodes.clone().any(|node| has_gpu(node) && node.gpus > 0),
+        products_seen: nodes.clone().filter_map(product).collect(),
     }
 }
 

@@ -12,9 +12,12 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
-    Event, Node, NodeSpec, NodeStatus, PersistentVolumeClaim, Pod, PodSpec, Service,
+    Event, Node, NodeSpec, NodeStatus, PersistentVolumeClaim, Pod, PodSpec, PodTemplateSpec,
+    Service,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store, store};
@@ -41,6 +44,8 @@ pub struct Stores {
     pub deployments: Store<Deployment>,
     pub services: Store<Service>,
     pub slices: Store<EndpointSlice>,
+    pub budgets: Store<PodDisruptionBudget>,
+    pub policies: Store<NetworkPolicy>,
     pub nodes: Store<Node>,
     /// Provisioners' failures to provide a volume, which stand nowhere else.
     pub events: Store<Event>,
@@ -62,7 +67,7 @@ impl Stores {
         let models = watch.models(tasks);
         let claims = watch.related(tasks, |_: &mut PersistentVolumeClaim| {});
         Self {
-            jobs: watch.related(tasks, |_: &mut Job| {}),
+            jobs: watch.related(tasks, trim_job),
             pods: watch.related(tasks, trim_pod),
             events: watch.provisioning(tasks, claims.clone()),
             claims,
@@ -70,6 +75,8 @@ impl Stores {
             services: watch.related(tasks, |_: &mut Service| {}),
             // The EndpointSlice controller copies the Service's labels, so the same selector finds the slices.
             slices: watch.related(tasks, |_: &mut EndpointSlice| {}),
+            budgets: watch.related(tasks, |_: &mut PodDisruptionBudget| {}),
+            policies: watch.related(tasks, |_: &mut NetworkPolicy| {}),
             nodes: watch.nodes(tasks, models.clone()),
             models,
         }
@@ -85,6 +92,8 @@ impl Stores {
             deployments,
             services,
             slices,
+            budgets,
+            policies,
             nodes,
             events,
         } = self;
@@ -96,6 +105,8 @@ impl Stores {
         let _ = deployments.wait_until_ready().await;
         let _ = services.wait_until_ready().await;
         let _ = slices.wait_until_ready().await;
+        let _ = budgets.wait_until_ready().await;
+        let _ = policies.wait_until_ready().await;
         let _ = nodes.wait_until_ready().await;
         let _ = events.wait_until_ready().await;
     }
@@ -279,6 +290,13 @@ fn owner<K: Resource>(object: &K) -> Option<ObjectRef<Guarded>> {
 /// Managed fields are half of an object and nobody here reads them.
 fn strip<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
+}
+
+/// A Job is never applied again, so that nobody reads its template.
+fn trim_job(job: &mut Job) {
+    if let Some(spec) = &mut job.spec {
+        spec.template = PodTemplateSpec::default();
+    }
 }
 
 fn trim_pod(pod: &mut Pod) {

@@ -141,6 +141,8 @@ impl Cluster {
             deployments: self.deployments.values().cloned().map(Arc::new).collect(),
             service: self.service.clone().map(Arc::new),
             events: Vec::new(),
+            budgets: Vec::new(),
+            policies: Vec::new(),
             slices: self.slice().map(Arc::new).into_iter().collect(),
             nodes: self
                 .nodes
@@ -250,6 +252,8 @@ impl Cluster {
             deployments,
             scales,
             services,
+            budgets: _,
+            policies: _,
             suspensions,
             deletions,
             stage: _,
@@ -291,6 +295,7 @@ impl Cluster {
                     self.deployments.remove(&deletion.name);
                 }
                 DeletedKind::Claim => self.delete_claim(&deletion.name),
+                DeletedKind::Budget | DeletedKind::Policy => {}
             }
         }
         Some(())

@@ -97,6 +97,7 @@ pub(crate) fn settings() -> Settings {
         image_pull_policy: "Never".to_owned(),
         run_as_user: Some(65532),
         fs_group: Some(65532),
+        forbidden_pod_fields: Vec::new(),
     }
 }
 

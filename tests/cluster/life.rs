@@ -131,7 +131,7 @@ impl Operator {
             let builder = ClientBuilder::try_from(config).unwrap();
             let client = builder.with_layer(&wire).build();
             let telemetry = Arc::new(Telemetry::new());
-            controller::run(client, Some(namespace), lab::settings(), telemetry)
+            controller::run(client, Some(namespace), lab::settings(), telemetry, None)
                 .await
                 .unwrap();
         });

@@ -47,7 +47,7 @@ impl Scene {
         let telemetry = Arc::new(Telemetry::new());
         let (watched, shared) = (Some(namespace.clone()), Arc::clone(&telemetry));
         let operator = tokio::spawn(async move {
-            controller::run(operator, watched, lab::settings(), shared)
+            controller::run(operator, watched, lab::settings(), shared, None)
                 .await
                 .unwrap();
         });

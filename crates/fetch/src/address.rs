@@ -61,7 +61,7 @@ impl Hub {
             .filter(|_| http::same_origin(&url, &self.endpoint));
         Ok(Address {
             url,
-            token: token.map(|token| token.0.clone()),
+            token: token.map(crate::hub::Token::now),
         })
     }
 }

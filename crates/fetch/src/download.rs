@@ -36,6 +36,8 @@ pub struct Options {
     pub min_bytes_per_second: u64,
     /// How long nothing at all may come before the fetch fails. Longer than the hub's window of 300 s.
     pub patience: Duration,
+    /// Hash what is on the volume even where it was verified before, and fetch what is wrong again.
+    pub verify: bool,
 }
 
 impl Options {
@@ -47,11 +49,12 @@ impl Options {
             stall: Duration::from_secs(30),
             min_bytes_per_second: 4 << 10,
             patience: Duration::from_secs(15 * 60),
+            verify: false,
         }
     }
 }
 
-/// Fetches `artifact` from `hub`. Returns at once when the volume already holds it whole. Interrupted at any point, by
+/// Fetches `artifact` from `hub`. Returns at once when the volume already holds it whole, unless that is to be verified. Interrupted at any point, by
 /// dropping the future or by the end of the process, the next call goes on from the pieces that were synced.
 ///
 /// # Errors
@@ -98,7 +101,8 @@ async fn run(
 ) -> Result<Manifest, Error> {
     let manifest = Manifest::of(artifact);
     let whole = || {
-        Manifest::read(&options.dest).as_ref() == Some(&manifest)
+        !options.verify
+            && Manifest::read(&options.dest).as_ref() == Some(&manifest)
             && manifest.is_whole(&options.dest)
     };
     let volume = Volume::open(&options.dest, || {
@@ -154,7 +158,7 @@ async fn survey(
         let place = volume.place(shard);
         let there =
             std::fs::metadata(&place).is_ok_and(|meta| meta.is_file() && meta.len() == shard.size);
-        let mut verified = there && ledger.is_verified(&place);
+        let mut verified = there && !options.verify && ledger.is_verified(&place);
         if there && !verified {
             meter.enter(State::Verifying);
             meter.say(format!("checking {}, which was there", shard.path));

@@ -6,7 +6,7 @@
 //! cannot see `Retry-After`.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hf_hub::{HFClient, HFError};
@@ -29,24 +29,43 @@ const MAX_PAGE_BYTES: usize = 16 << 20;
 
 /// A hub access token. It has no way to be printed.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Token(pub(crate) String);
+pub struct Token {
+    text: String,
+    /// Where it came from: a mounted Secret changes while we run.
+    file: Option<PathBuf>,
+}
 
 impl Token {
     /// A token as typed or read, without surrounding white space; `None` when nothing is left.
     pub fn new(text: &str) -> Option<Self> {
         let text = text.trim();
-        (!text.is_empty()).then(|| Self(text.to_owned()))
+        (!text.is_empty()).then(|| Self {
+            text: text.to_owned(),
+            file: None,
+        })
     }
 
-    /// Reads a token from a mounted Secret.
+    /// Reads a token from a mounted Secret; requests use what the file holds when they are sent.
     ///
     /// # Errors
     /// [`Error::SecretMissing`] when the file is not there or empty.
     pub fn read(file: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(file).unwrap_or_default();
-        Self::new(&text).ok_or_else(|| Error::SecretMissing {
+        let token = Self::new(&text).ok_or_else(|| Error::SecretMissing {
             file: file.to_owned(),
-        })
+        })?;
+        let file = Some(file.to_owned());
+        Ok(Self { file, ..token })
+    }
+
+    /// The token as it is now. A file that vanished or is empty is a rotation in progress: the last good text counts.
+    pub(crate) fn now(&self) -> String {
+        let read = |file: &PathBuf| std::fs::read_to_string(file).ok();
+        self.file
+            .as_ref()
+            .and_then(read)
+            .and_then(|text| Self::new(&text))
+            .map_or_else(|| self.text.clone(), |token| token.text)
     }
 }
 
@@ -121,7 +140,7 @@ impl Hub {
         builder = builder.retry_max_attempts(0).cache_enabled(false);
         // Given none, the crate would look for one in HF_TOKEN and the home directory and send it to any endpoint; a
         // token that cannot be a header keeps it from looking and is not sent.
-        builder = builder.token(token.as_ref().map_or("\n", |token| &token.0));
+        builder = builder.token(token.as_ref().map_or("\n", |token| &token.text));
         let no_client = |error: HFError| Error::HubUnreachable {
             url: base.clone(),
             detail: error.to_string(),
@@ -292,8 +311,10 @@ impl Hub {
     ) -> Result<Response, Trouble> {
         let mut request = client.request(method, url.clone());
         if http::same_origin(url, &self.endpoint)
-            && let Some((name, value)) =
-                self.token.as_ref().and_then(|token| http::bearer(&token.0))
+            && let Some((name, value)) = self
+                .token
+                .as_ref()
+                .and_then(|token| http::bearer(&token.now()))
         {
             request = request.header(name, value);
         }
@@ -405,5 +426,24 @@ mod tests {
             "Some(Token(..))"
         );
         assert_eq!(Token::new(" \n"), None);
+    }
+
+    #[test]
+    fn a_token_follows_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        std::fs::write(&file, "one\n").unwrap();
+        let token = Token::read(&file).unwrap();
+        assert_eq!(token.now(), "one");
+        std::fs::write(&file, " two ").unwrap();
+        assert_eq!(token.now(), "two");
+        std::fs::write(&file, "\n").unwrap();
+        assert_eq!(token.now(), "one", "an empty file is no token");
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(token.now(), "one");
+        assert!(matches!(
+            Token::read(&file),
+            Err(Error::SecretMissing { .. })
+        ));
     }
 }

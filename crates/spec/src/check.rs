@@ -28,6 +28,7 @@ pub fn check(spec: &KimiModelSpec) -> Result<(), Violation> {
         storage,
         serving,
         rollout,
+        pod,
         suspend: _,
     } = spec;
     if model.is_none() && source.is_none() {
@@ -106,7 +107,15 @@ pub fn check(spec: &KimiModelSpec) -> Result<(), Violation> {
         "spec.serving.apiKeySecretRef",
         serving.api_key_secret_ref.as_ref(),
     )?;
-    check_rollout(rollout)
+    for peer in serving
+        .network_policy
+        .iter()
+        .flat_map(|policy| &policy.from)
+    {
+        crate::pod::check_peer(peer)?;
+    }
+    check_rollout(rollout)?;
+    crate::pod::check(pod)
 }
 
 /// Longest deadline or outage, in seconds: a week.
@@ -256,7 +265,7 @@ fn check_quantity(field: &'static str, text: Option<&str>) -> Result<(), Violati
 }
 
 /// Letters, digits, `_`, `-`, and dots between them.
-fn dotted(text: &str, max: usize) -> bool {
+pub(crate) fn dotted(text: &str, max: usize) -> bool {
     text.len() <= max
         && text.split('.').all(|part| {
             !part.is_empty()
@@ -274,7 +283,7 @@ fn is_path(text: &str, max: usize) -> bool {
     text.len() <= max && text.split('/').all(|part| dotted(part, max))
 }
 
-fn is_subdomain(text: &str) -> bool {
+pub(crate) fn is_subdomain(text: &str) -> bool {
     text.len() <= 253
         && text.split('.').all(|part| {
             !part.is_empty()
@@ -286,7 +295,7 @@ fn is_subdomain(text: &str) -> bool {
         })
 }
 
-fn is_endpoint(text: &str) -> bool {
+pub(crate) fn is_endpoint(text: &str) -> bool {
     let Some(rest) = text
         .strip_prefix("https://")
         .or_else(|| text.strip_prefix("http://"))
@@ -318,7 +327,7 @@ fn is_endpoint(text: &str) -> bool {
                 }))
 }
 
-fn ensure(field: &'static str, holds: bool, message: &str) -> Result<(), Violation> {
+pub(crate) fn ensure(field: &'static str, holds: bool, message: &str) -> Result<(), Violation> {
     if holds { Ok(()) } else { fail(field, message) }
 }
 
@@ -329,28 +338,27 @@ fn fail(field: &'static str, message: &str) -> Result<(), Violation> {
     })
 }
 
+/// The code and the schema's pattern agree on each word.
+#[cfg(test)]
+#[track_caller]
+pub(crate) fn agree(pattern: &str, code: impl Fn(&str) -> bool, words: &[&str]) {
+    let Ok(pattern) = regex_lite::Regex::new(pattern) else {
+        return assert!(pattern.is_empty(), "{pattern} is no pattern");
+    };
+    for word in words {
+        assert_eq!(
+            code(word),
+            pattern.is_match(word),
+            "'{word}' against {}",
+            pattern.as_str()
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use regex_lite::Regex;
-
     use super::*;
     use crate::schema;
-
-    /// The code and the schema's pattern agree on each word.
-    #[track_caller]
-    fn agree(pattern: &str, code: impl Fn(&str) -> bool, words: &[&str]) {
-        let Ok(pattern) = Regex::new(pattern) else {
-            return assert!(pattern.is_empty(), "{pattern} is no pattern");
-        };
-        for word in words {
-            assert_eq!(
-                code(word),
-                pattern.is_match(word),
-                "'{word}' against {}",
-                pattern.as_str()
-            );
-        }
-    }
 
     #[test]
     fn code_and_schema_agree() {

@@ -94,8 +94,19 @@ fn read(model: &Value) -> Result<Document, Error> {
 
 /// The first field given that the parsed spec does not have. Explicit nulls count as absent.
 fn unknown_field(given: &Value, known: &Value, path: &str) -> Option<String> {
-    let Value::Object(given) = given else {
-        return None;
+    let given = match given {
+        Value::Object(given) => given,
+        Value::Array(items) => {
+            let known = known.as_array().map_or(&[][..], Vec::as_slice);
+            return items
+                .iter()
+                .zip(known)
+                .enumerate()
+                .find_map(|(index, (item, known))| {
+                    unknown_field(item, known, &format!("{path}[{index}]"))
+                });
+        }
+        _ => return None,
     };
     given
         .iter()

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{HardwareName, Objective};
+use crate::pod::{LabelSelector, PodOptions};
 use crate::schema;
 
 /// The quant that means "choose for me".
@@ -79,6 +80,10 @@ pub struct KimiModelSpec {
     #[serde(default)]
     #[schemars(extend("default" = {}))]
     pub rollout: Rollout,
+
+    /// Additions to the pods of this model, as far as the operator's administrator allows them.
+    #[serde(default)]
+    pub pod: PodOptions,
 
     /// Stop the server and any download, keep the weights. Setting it back continues where things stood.
     #[serde(default)]
@@ -273,6 +278,35 @@ pub struct Serving {
     #[serde(default)]
     #[schemars(extend("default" = "Deny"))]
     pub cpu_fallback: CpuFallback,
+
+    /// Rules on who may talk to the pods. Default: none, and who may is the cluster's matter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_policy: Option<NetworkPolicy>,
+}
+
+/// Who may talk to the pods, where the cluster's network enforces it: pods of the model's own namespace, and these.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub struct NetworkPolicy {
+    /// Others who may call the API.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub from: Vec<Peer>,
+}
+
+/// Pods by the labels of their namespace, their own, or both.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(inline, transform = schema::optional_means_absent, extend("x-kubernetes-validations" = [
+    {"rule": "has(self.namespaceSelector) || has(self.podSelector)",
+     "message": "a peer needs a namespaceSelector, a podSelector or both"}]))]
+pub struct Peer {
+    /// Labels of their namespace; the model's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<LabelSelector>,
+    /// Labels of the pods; all of the namespace when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_selector: Option<LabelSelector>,
 }
 
 impl Default for Serving {
@@ -283,6 +317,7 @@ impl Default for Serving {
             port: DEFAULT_PORT,
             api_key_secret_ref: None,
             cpu_fallback: CpuFallback::default(),
+            network_policy: None,
         }
     }
 }

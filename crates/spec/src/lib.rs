@@ -7,6 +7,7 @@ mod check;
 mod document;
 mod fields;
 mod names;
+pub mod pod;
 mod quantity;
 mod schema;
 
@@ -14,10 +15,11 @@ pub use check::{Violation, check, check_name, check_quant};
 pub use document::{Document, Error, load, load_all};
 pub use fields::{
     AUTO_QUANT, AccessMode, ConfigMapKeyRef, CpuFallback, DEFAULT_PORT, DEFAULT_REVISION,
-    EngineUpdate, FilledVolume, HuggingFace, KimiModelSpec, QuantFrom, Rollout, SecretKeyRef,
-    Serving, Source, Storage, Strategy, WhenDeleted,
+    EngineUpdate, FilledVolume, HuggingFace, KimiModelSpec, NetworkPolicy, Peer, QuantFrom,
+    Rollout, SecretKeyRef, Serving, Source, Storage, Strategy, WhenDeleted,
 };
 pub use names::{HardwareName, Objective};
+pub use pod::PodOptions;
 pub use quantity::{format_bytes, parse_quantity};
 pub use schema::optional_means_absent;
 

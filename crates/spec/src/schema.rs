@@ -22,6 +22,15 @@ pub(crate) const SUBDOMAIN: &str =
 /// Key of a Secret or ConfigMap; `..` would climb out of the mount.
 pub(crate) const DATA_KEY: &str = r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$";
 
+/// Value of a label.
+pub(crate) const LABEL_VALUE: &str = r"^([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?$";
+/// Key of a label, annotation or taint, and name of a resource.
+pub(crate) const QUALIFIED: &str = r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*/)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$";
+/// A positive quantity of anything.
+pub(crate) const AMOUNT: &str = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$";
+/// Hosts, domains and networks between commas.
+pub(crate) const NO_PROXY: &str = r"^[A-Za-z0-9.,:/*-]+$";
+
 /// Rewrites `Option<T>` properties from "T or null" to "T": the API server then drops an explicit null before
 /// defaulting, and `has()` in a rule means what it says.
 pub fn optional_means_absent(schema: &mut Schema) {

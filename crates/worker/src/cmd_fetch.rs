@@ -30,6 +30,9 @@ pub(crate) struct FetchArgs {
     /// Digest of the shard list that the source must have.
     #[arg(long, value_name = "HEX")]
     pub(crate) digest: Option<String>,
+    /// Hash files that were verified before as well, and fetch again what is wrong.
+    #[arg(long)]
+    pub(crate) verify: bool,
     /// Parallel connections.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub(crate) connections: u8,
@@ -76,7 +79,7 @@ pub(crate) fn run(args: &FetchArgs) -> ExitCode {
 
 /// Fetches, with progress shown; for commands that need an artifact before they go on.
 pub(crate) async fn fetch(args: &FetchArgs) -> Result<Manifest, JobError> {
-    if let Some(manifest) = already_whole(args) {
+    if let Some(manifest) = already_whole(args).filter(|_| !args.verify) {
         return Ok(manifest);
     }
     let (sender, progress) = watch::channel(Progress::default());
@@ -100,6 +103,7 @@ pub(crate) async fn fetch(args: &FetchArgs) -> Result<Manifest, JobError> {
     }
     let options = Options {
         connections: usize::from(args.connections),
+        verify: args.verify,
         ..Options::new(&args.dest)
     };
     tokio::select! {

@@ -77,6 +77,13 @@ pub fn build(
     if let Some(served) = served {
         annotations.insert(names::ANNOTATION_SERVED.to_owned(), served.to_string());
     }
+    let refetched = match (&decision.step, live) {
+        (Step::MarkVerified, _) | (_, None) => model.refetch.as_ref(),
+        (_, Some(claim)) => claim.refetched.as_ref(),
+    };
+    if let Some(refetched) = refetched {
+        annotations.insert(names::ANNOTATION_REFETCHED.to_owned(), refetched.clone());
+    }
     if let Some(choice) = &model.choice {
         annotations.insert(names::ANNOTATION_CHOICE.to_owned(), choice.question.clone());
     }

@@ -12,11 +12,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 use sizing::Facts;
-use spec::{AccessMode, KimiModelSpec, Objective, Rollout, Serving, Storage};
+use spec::{AccessMode, KimiModelSpec, Objective, PodOptions, Rollout, Serving, Storage};
 
 use super::super::assess::{Memory, Target};
 use super::super::validate::ValidModel;
-use super::{Error, Settings, pod};
+use super::{Error, Settings, additions, pod};
 use crate::names::{self, Component};
 
 /// Name of the container.
@@ -100,13 +100,20 @@ pub fn template(
     }
     let mut labels = names::component_labels(&model.name, Component::Server);
     labels.insert(names::LABEL_ARTIFACT.to_owned(), artifact);
-    PodTemplateSpec {
+    let restart = model.restart.as_ref().map(|value| {
+        let annotation = (names::ANNOTATION_RESTART.to_owned(), value.clone());
+        [annotation].into()
+    });
+    let mut template = PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels),
+            annotations: restart,
             ..ObjectMeta::default()
         }),
         spec: Some(pod),
-    }
+    };
+    additions::add(&mut template, model, Component::Server);
+    template
 }
 
 /// Whether a server's container requests a GPU.
@@ -152,12 +159,12 @@ pub fn shown(args: &[String]) -> Vec<String> {
         .collect()
 }
 
-/// Hash of the words of a spec that reach the server's pod beside its artifact. Words at their default are left out, so
+/// Hash of the words of a spec, and of the restart asked for, that reach the server's pod beside its artifact. Words at their default are left out, so
 /// that a field which a later version adds changes no hash; a field counts unless it is reset here.
 ///
 /// # Errors
 /// When the spec cannot be written as JSON, which is a bug.
-pub fn inputs(spec: &KimiModelSpec) -> Result<String, Error> {
+pub fn inputs(spec: &KimiModelSpec, restart: Option<&str>) -> Result<String, Error> {
     let blank = KimiModelSpec {
         model: None,
         quant: None,
@@ -169,6 +176,7 @@ pub fn inputs(spec: &KimiModelSpec) -> Result<String, Error> {
         storage: Storage::default(),
         serving: Serving::default(),
         rollout: Rollout::default(),
+        pod: PodOptions::default(),
         suspend: false,
     };
     let words = KimiModelSpec {
@@ -183,6 +191,12 @@ pub fn inputs(spec: &KimiModelSpec) -> Result<String, Error> {
         },
         rollout: Rollout::default(),
         suspend: false,
+        pod: PodOptions {
+            // Of the pods that read from the hub only.
+            proxy: blank.pod.proxy.clone(),
+            ca_bundle: None,
+            ..spec.pod.clone()
+        },
         serving: Serving {
             replicas: blank.serving.replicas,
             port: blank.serving.port,
@@ -198,6 +212,7 @@ pub fn inputs(spec: &KimiModelSpec) -> Result<String, Error> {
     };
     let mut lines = BTreeSet::from([format!("hardware={}", spec.hardware)]);
     leaves("", &value(&words)?, Some(&value(&blank)?), &mut lines);
+    lines.extend(restart.map(|asked| format!("restart={asked}")));
     let lines: Vec<String> = lines.into_iter().collect();
     Ok(names::short_hash(&lines.join("\n")))
 }

@@ -24,7 +24,8 @@ const MAX_HOSTNAMES: usize = 64;
 /// # Errors
 /// When the arguments cannot be written as JSON, which is a bug.
 pub fn inputs(model: &ValidModel, artifact: &str, facts: &Facts) -> Result<String, Error> {
-    let words = (args(model, facts), &model.source.token, artifact);
+    let source = (&model.source.token, &model.pod.given, &model.refetch);
+    let words = (args(model, facts), source, artifact);
     super::json("fetch arguments", &words).map(|text| names::short_hash(&text))
 }
 
@@ -82,6 +83,9 @@ fn args(model: &ValidModel, facts: &Facts) -> Vec<String> {
         ("--output", pod::TERMINATION_LOG),
     ] {
         args.extend([flag.to_owned(), value.to_owned()]);
+    }
+    if model.refetch.is_some() {
+        args.push("--verify".to_owned());
     }
     args
 }

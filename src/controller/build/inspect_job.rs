@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::super::validate::ValidModel;
-use super::{Error, Settings, pod, verify_job};
+use super::{Error, Settings, additions, pod, verify_job};
 use crate::names::{self, Component};
 
 /// Name of the container.
@@ -26,7 +26,7 @@ const PERMANENT_EXIT: i32 = 2;
 /// # Errors
 /// When the arguments cannot be written as JSON, which is a bug.
 pub fn inputs(model: &ValidModel) -> Result<String, Error> {
-    let words = (args(model), &model.source.token);
+    let words = (args(model), &model.source.token, &model.pod.given);
     super::json("inspect arguments", &words).map(|text| names::short_hash(&text))
 }
 
@@ -125,6 +125,14 @@ pub(super) fn job(model: &ValidModel, parts: Parts<'_>) -> Job {
         .containers
         .first()
         .map(|container| container.name.clone());
+    let mut template = PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: metadata.labels.clone(),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(pod),
+    };
+    additions::add(&mut template, model, component);
     Job {
         spec: Some(JobSpec {
             backoff_limit: Some(retries),
@@ -151,13 +159,7 @@ pub(super) fn job(model: &ValidModel, parts: Parts<'_>) -> Job {
                     },
                 ],
             }),
-            template: PodTemplateSpec {
-                metadata: Some(ObjectMeta {
-                    labels: metadata.labels.clone(),
-                    ..ObjectMeta::default()
-                }),
-                spec: Some(pod),
-            },
+            template,
             ..JobSpec::default()
         }),
         metadata,

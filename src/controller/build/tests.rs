@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Settings, build};
+use super::{DeletedKind, Deletion, Prepared, Resources, Settings, build, guards};
 use crate::controller::assess::{Assessment, Target, assess};
 use crate::controller::plan::{Decision, Reason, Step};
 use crate::crd::{HistoryEntry, Outcome};
@@ -23,6 +23,30 @@ hardware: T4
 memory: 2Gi
 storage: {storageClassName: fast, headroom: 2G}
 serving: {contextLength: 2048, port: 9000, cpuFallback: Allow, apiKeySecretRef: {name: clients, key: bearer}}
+pod:
+  nodeSelector: {kubernetes.io/hostname: large.host}
+  tolerations: [{key: dedicated, operator: Equal, value: llm, effect: NoSchedule}]
+  affinity:
+    nodeAffinity:
+      requiredDuringSchedulingIgnoredDuringExecution:
+        nodeSelectorTerms: [{matchExpressions: [{key: nvidia.com/gpu.product, operator: Exists}]}]
+      preferredDuringSchedulingIgnoredDuringExecution:
+        [{weight: 7, preference: {matchExpressions: [{key: disk, operator: In, values: [nvme]}]}}]
+    podAffinity:
+      preferredDuringSchedulingIgnoredDuringExecution:
+        [{weight: 3, podAffinityTerm: {topologyKey: zone, labelSelector: {matchLabels: {app: gateway}}}}]
+    podAntiAffinity:
+      requiredDuringSchedulingIgnoredDuringExecution:
+        [{topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {app: batch}}, namespaces: [jobs]}]
+  topologySpreadConstraints: [{maxSkew: 1, topologyKey: zone, whenUnsatisfiable: ScheduleAnyway}]
+  priorityClassName: inference
+  runtimeClassName: nvidia
+  labels: {team: llm, app.kubernetes.io/part-of: assistant}
+  annotations: {sidecar.istio.io/inject: 'false'}
+  imagePullSecrets: [{name: registry}]
+  resources: {requests: {cpu: '4'}, limits: {cpu: '16', memory: 8Gi}}
+  proxy: {httpProxy: 'http://proxy:3128', httpsProxy: 'http://proxy:3128', noProxy: '.svc,10.0.0.0/8'}
+  caBundle: {configMapKeyRef: {name: corporate-ca, key: ca.crt}}
 ";
 
 /// The snapshot of `spec` after inspection.
@@ -123,6 +147,59 @@ fn check_golden(name: &str, text: &str) {
         "{} differs: run UPDATE_GOLDEN=1 cargo test -p kimi-operator --lib and read the diff",
         path.display()
     );
+}
+
+/// Everything that stands around the servers.
+const GUARDED: &str = "
+{quant: Q4_K_M, hardware: CPU, source: {huggingFace: {repo: lab/Kimi-Tiny-GGUF}}, storage: {accessMode: ReadWriteMany},
+ serving: {replicas: 3, networkPolicy: {from: [
+   {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: gateway}}, podSelector: {matchLabels: {app: proxy}}}]}}}
+";
+
+#[test]
+fn golden_guards() {
+    let snapshot = inspected(GUARDED);
+    let model = testing::assessed(&snapshot).model.unwrap();
+    let mut text =
+        "# Written by the tests of src/controller/build; update with UPDATE_GOLDEN=1.\n".to_owned();
+    yaml(&mut text, &guards::budget(&model).unwrap());
+    guards::policies(&model)
+        .iter()
+        .for_each(|policy| yaml(&mut text, policy));
+    check_golden("objects-guards.yaml", &text);
+}
+
+#[test]
+fn guards_come_and_go_with_the_spec() {
+    let built = |spec: &str, kinds: &[DeletedKind]| {
+        let mut snapshot = inspected(spec);
+        snapshot.guards = kinds
+            .iter()
+            .map(|kind| Deletion {
+                kind: *kind,
+                name: "reader".to_owned(),
+                uid: "uid".to_owned(),
+            })
+            .collect();
+        let assessment = testing::assessed(&snapshot);
+        let step = decision(Step::Serving);
+        build(&testing::settings(), &assessment, &step, &snapshot).unwrap()
+    };
+    let resources = built(MINIMAL, &[DeletedKind::Budget, DeletedKind::Policy]);
+    assert!(
+        resources.budgets.is_empty() && resources.policies.is_empty(),
+        "one server needs none"
+    );
+    let gone = |resources: &Resources<Prepared>, kind| {
+        resources
+            .deletions
+            .iter()
+            .any(|deletion| deletion.kind == kind)
+    };
+    assert!(gone(&resources, DeletedKind::Budget) && gone(&resources, DeletedKind::Policy));
+    let resources = built(GUARDED, &[DeletedKind::Budget]);
+    assert_eq!((resources.budgets.len(), resources.policies.len()), (1, 2));
+    assert!(!gone(&resources, DeletedKind::Budget), "wanted, so kept");
 }
 
 #[test]
@@ -237,7 +314,9 @@ fn placement() {
     )
     .unwrap();
     let deployment = serde_json::to_string(&resources.deployments[0]).unwrap();
-    assert!(!deployment.contains(".host\"") && deployment.contains("Tesla-T4"));
+    let hosts = deployment.matches(".host\"").count();
+    assert_eq!(hosts, 1, "the spec's own selector alone");
+    assert!(deployment.contains("Tesla-T4"));
     assert!(deployment.contains("\"nvidia.com/gpu\":\"1\""));
     let mut without = inspected(FULL);
     without.nodes.iter_mut().for_each(|node| node.gpus = 0);

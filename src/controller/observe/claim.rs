@@ -85,6 +85,8 @@ pub(super) fn observe(
         facts: annotation(meta, names::ANNOTATION_FACTS).and_then(|json| Facts::parse(json).ok()),
         verified: annotation(meta, names::ANNOTATION_VERIFIED).map(str::to_owned),
         choice: annotation(meta, names::ANNOTATION_CHOICE).map(str::to_owned),
+        refetched: annotation(meta, names::ANNOTATION_REFETCHED).map(str::to_owned),
+        node: annotation(meta, names::ANNOTATION_SELECTED_NODE).map(str::to_owned),
         requested: requested
             .and_then(|quantity| spec::parse_quantity(&quantity.0))
             .unwrap_or(0),

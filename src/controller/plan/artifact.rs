@@ -86,8 +86,11 @@ pub(super) fn artifact(
         return Some(refusal);
     }
     let verified = names::verified_value(&target.facts);
+    // Asked for by the user, and not done with this volume yet.
+    let again =
+        claim.is_some_and(|claim| model.refetch.is_some() && claim.refetched != model.refetch);
     if claim.is_some_and(|claim| {
-        claim.verified.as_deref() == Some(&verified) && (mounted || !claim.deleting)
+        claim.verified.as_deref() == Some(&verified) && (mounted || !claim.deleting) && !again
     }) {
         return None;
     }
@@ -134,6 +137,13 @@ pub(super) fn artifact(
             },
             Reason::Downloading,
             "the volume is new: again",
+        ),
+        JobPhase::Succeeded { .. } if again && job.inputs != target.fetch_inputs => Decision::new(
+            Step::RetryJob {
+                name: job.name.clone(),
+            },
+            Reason::Downloading,
+            "verifying the weights anew, as annotated",
         ),
         JobPhase::Succeeded { .. } => Decision::new(
             Step::MarkVerified,
@@ -220,7 +230,7 @@ fn retry(
                     .after(left),
             )
         }
-        JobPhase::Active if edited && job.failure.is_some() => {
+        JobPhase::Active if edited && (job.failure.is_some() || job.blocked.is_some()) => {
             again("the spec was edited, trying again")
         }
         JobPhase::Active => {
@@ -268,6 +278,9 @@ fn no_node(model: &ValidModel, target: &Target) -> Option<Decision> {
             largest.name,
             format_bytes(largest.memory)
         ),
+        None if model.pod.constrains_nodes() => {
+            "no Node that spec.pod leaves is ready and schedulable".to_owned()
+        }
         None => "no Node is ready and schedulable".to_owned(),
     };
     Some(Decision::refused(Reason::NoMatchingNode, message))

@@ -179,6 +179,7 @@ fn step(inputs: Inputs<'_>, artifact: Option<&ArtifactStatus>) -> String {
         (Step::Flip { .. } | Step::SettleEndpoints, _) => "switching",
         (Step::DrainOld, _) => "draining the old server",
         (Step::Prune { .. }, _) => "removing old weights",
+        (Step::Abandon { .. }, _) => "giving up lost weights",
         (Step::Serving, _) => "serving",
     };
     words.to_owned()

@@ -15,7 +15,7 @@ use crate::snapshot::Snapshot;
 use crate::testing::cluster::Cluster;
 use crate::testing::{self, MINIMAL, settings};
 
-fn show(snapshot: &Snapshot, previous: Option<&KimiModelStatus>) -> KimiModelStatus {
+pub(super) fn show(snapshot: &Snapshot, previous: Option<&KimiModelStatus>) -> KimiModelStatus {
     let assessment = assess(&settings(), snapshot).unwrap();
     let decision = plan(&assessment, snapshot);
     let applied = Resources::<Applied>::default();

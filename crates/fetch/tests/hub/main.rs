@@ -6,3 +6,4 @@ mod common;
 mod faults;
 mod kills;
 mod processes;
+mod rot;
