@@ -523,7 +523,7 @@ mod tests {
             assert!(error.to_string().contains(wanted), "{error}");
         }
         let quota = refused("exceeded quota: storage").of_claim(&claim(None));
-        assert_eq!(quota.refusal().as_deref(), Some("QuotaExceeded"));
+        assert_eq!(quota.refusal().as_deref(), Some("InsufficientStorage"));
     }
 
     #[test]

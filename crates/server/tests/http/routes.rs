@@ -145,7 +145,7 @@ async fn tools_reach_the_template_in_the_clients_order() {
     let request = fake::exchange(&router, &mut requests, post("/v1/chat/completions", body)).await;
     let prompt = fake::handle(1).0.tokenizer().decode(&request.tokens);
     assert!(
-        prompt.contains(r#""name":"f","description":"d""#),
+        prompt.contains(r#""name": "f", "description": "d""#),
         "{prompt}"
     );
 }
