@@ -18,6 +18,8 @@ pub(super) enum Base {
     ConfigMap,
     /// Weights on a volume that somebody else filled.
     Filled,
+    /// The small model through a CA of the house.
+    Ca,
 }
 
 impl Base {
@@ -46,6 +48,10 @@ impl Base {
             Self::ConfigMap => {
                 r#"{"hardware": "CPU", "source": {"huggingFace": {"repo": "lab/Kimi-Tiny-GGUF"}},
                     "quantFrom": {"configMapKeyRef": {"name": "guide", "key": "QUANT_TYPE"}}}"#
+            }
+            Self::Ca => {
+                r#"{"quant": "Q4_K_M", "hardware": "CPU", "source": {"huggingFace": {"repo": "lab/Kimi-Tiny-GGUF"}},
+                    "pod": {"caBundle": {"configMapKeyRef": {"name": "ca", "key": "ca.crt"}}}}"#
             }
             Self::Auto => r#"{"model": "Kimi-K2-Instruct", "quant": "auto", "hardware": "CPU"}"#,
         }
@@ -104,6 +110,12 @@ const ONE_CONFIG_MAP: &str = "which ConfigMap is read is the watch's work, not t
 /// Rules of a transition, which end states do not show.
 const HOW_NOT_WHERE: &str =
     "it says how an edit goes, not where it ends: see the tests of the planner";
+
+/// The Nodes in memory have no labels.
+const NO_LABELS: &str = "no selector but the empty one leaves a Node here: see validate/pod.rs";
+
+/// The cluster in memory keeps no policies.
+const BESIDE_THE_PODS: &str = "policies stand beside the pods: see build/tests.rs";
 
 /// Every field of the spec.
 pub(super) const FIELDS: &[Field] = &[
@@ -316,6 +328,181 @@ pub(super) const FIELDS: &[Field] = &[
             &[r#""Never""#],
         ),
         HOW_NOT_WHERE,
+    ),
+    no_effect(
+        field(
+            "pod.nodeSelector",
+            Base::Tiny,
+            r#"{}"#,
+            r#"{}"#,
+            &[r#"{"a b": "c"}"#, r#""x""#],
+        ),
+        NO_LABELS,
+    ),
+    field(
+        "pod.tolerations",
+        Base::Tiny,
+        r#"[{"operator": "Exists"}]"#,
+        r#"[{"key": "dedicated", "value": "llm"}]"#,
+        &[r#"[{"operator": "Equal"}]"#, r#""x""#],
+    ),
+    field(
+        "pod.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms",
+        Base::Tiny,
+        r#"[{"matchExpressions": [{"key": "spot", "operator": "DoesNotExist"}]}]"#,
+        r#"[{"matchExpressions": [{"key": "old", "operator": "DoesNotExist"}]}]"#,
+        &[
+            r#"[{"matchExpressions": [{"key": "a b", "operator": "Exists"}]}]"#,
+            r#""x""#,
+        ],
+    ),
+    field(
+        "pod.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution",
+        Base::Tiny,
+        r#"[{"weight": 5, "preference": {"matchExpressions": [{"key": "nvme", "operator": "Exists"}]}}]"#,
+        r#"[{"weight": 5, "preference": {"matchExpressions": [{"key": "fast", "operator": "Exists"}]}}]"#,
+        &[
+            r#"[{"weight": 5, "preference": {"matchExpressions": [{"key": "a b", "operator": "Exists"}]}}]"#,
+            r#""x""#,
+        ],
+    ),
+    field(
+        "pod.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution",
+        Base::Tiny,
+        r#"[{"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "a"}}}]"#,
+        r#"[{"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "b"}}}]"#,
+        &[r#"[{"topologyKey": "a b", "labelSelector": {}}]"#, r#""x""#],
+    ),
+    field(
+        "pod.affinity.podAffinity.preferredDuringSchedulingIgnoredDuringExecution",
+        Base::Tiny,
+        r#"[{"weight": 5, "podAffinityTerm": {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "a"}}}}]"#,
+        r#"[{"weight": 5, "podAffinityTerm": {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "b"}}}}]"#,
+        &[
+            r#"[{"weight": 5, "podAffinityTerm": {"topologyKey": "a b", "labelSelector": {}}}]"#,
+            r#""x""#,
+        ],
+    ),
+    field(
+        "pod.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution",
+        Base::Tiny,
+        r#"[{"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "a"}}}]"#,
+        r#"[{"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "b"}}}]"#,
+        &[r#"[{"topologyKey": "a b", "labelSelector": {}}]"#, r#""x""#],
+    ),
+    field(
+        "pod.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution",
+        Base::Tiny,
+        r#"[{"weight": 5, "podAffinityTerm": {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "a"}}}}]"#,
+        r#"[{"weight": 5, "podAffinityTerm": {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "b"}}}}]"#,
+        &[
+            r#"[{"weight": 5, "podAffinityTerm": {"topologyKey": "a b", "labelSelector": {}}}]"#,
+            r#""x""#,
+        ],
+    ),
+    field(
+        "pod.topologySpreadConstraints",
+        Base::Tiny,
+        r#"[{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}]"#,
+        r#"[{"maxSkew": 1, "topologyKey": "rack", "whenUnsatisfiable": "ScheduleAnyway"}]"#,
+        &[
+            r#"[{"maxSkew": 1, "topologyKey": "a b", "whenUnsatisfiable": "ScheduleAnyway"}]"#,
+            r#""x""#,
+        ],
+    ),
+    field(
+        "pod.priorityClassName",
+        Base::Tiny,
+        r#""high""#,
+        r#""low""#,
+        &[r#""No Class""#],
+    ),
+    field(
+        "pod.runtimeClassName",
+        Base::Tiny,
+        r#""kata""#,
+        r#""nvidia""#,
+        &[r#""No Class""#],
+    ),
+    field(
+        "pod.labels",
+        Base::Tiny,
+        r#"{"team": "a"}"#,
+        r#"{"team": "b"}"#,
+        &[r#"{"kimioperator.dev/workload": "x"}"#, r#""x""#],
+    ),
+    field(
+        "pod.annotations",
+        Base::Tiny,
+        r#"{"team": "a"}"#,
+        r#"{"team": "b"}"#,
+        &[r#"{"kimioperator.dev/facts": "x"}"#, r#""x""#],
+    ),
+    field(
+        "pod.imagePullSecrets",
+        Base::Tiny,
+        r#"[{"name": "a"}]"#,
+        r#"[{"name": "b"}]"#,
+        &[r#"[{"name": "No Name"}]"#],
+    ),
+    field(
+        "pod.resources.requests",
+        Base::Tiny,
+        r#"{"cpu": "2"}"#,
+        r#"{"cpu": "4"}"#,
+        &[r#"{"memory": "1Gi"}"#],
+    ),
+    field(
+        "pod.resources.limits",
+        Base::Tiny,
+        r#"{"cpu": "8"}"#,
+        r#"{"cpu": "16"}"#,
+        &[r#"{"cpu": "many"}"#],
+    ),
+    field(
+        "pod.proxy.httpProxy",
+        Base::Tiny,
+        r#""http://proxy:3128""#,
+        r#""http://other:3128""#,
+        &[r#""http://user:pw@proxy""#],
+    ),
+    field(
+        "pod.proxy.httpsProxy",
+        Base::Tiny,
+        r#""http://proxy:3128""#,
+        r#""http://other:3128""#,
+        &[r#""proxy""#],
+    ),
+    field(
+        "pod.proxy.noProxy",
+        Base::Tiny,
+        r#"".svc""#,
+        r#""10.0.0.0/8""#,
+        &[r#""a b""#],
+    ),
+    field(
+        "pod.caBundle.configMapKeyRef.name",
+        Base::Ca,
+        r#""other""#,
+        r#""third""#,
+        &[r#""No Name""#],
+    ),
+    field(
+        "pod.caBundle.configMapKeyRef.key",
+        Base::Ca,
+        r#""other""#,
+        r#""third""#,
+        &[r#""..""#],
+    ),
+    no_effect(
+        field(
+            "serving.networkPolicy.from",
+            Base::Tiny,
+            r#"[]"#,
+            r#"[{"podSelector": {"matchLabels": {"app": "a"}}}]"#,
+            &[r#"[{}]"#, r#""x""#],
+        ),
+        BESIDE_THE_PODS,
     ),
     field("suspend", Base::Tiny, "true", "false", &[r#""yes""#]),
 ];
