@@ -347,8 +347,9 @@ fn a_filled_volume_is_checked_then_served_and_never_owned() {
         .unwrap()
         .template;
     let pod = serde_json::to_string(template).unwrap();
+    // The model is where the pod that hashed it reported it, below the volume's root.
     assert!(
-        pod.contains(r#""claimName":"weights""#) && pod.contains(r#""--model","/models/Q4_K_M""#),
+        pod.contains(r#""claimName":"weights""#) && pod.contains(r#""--model","/models/models""#),
         "{pod}"
     );
     cluster.edit(|spec| {
