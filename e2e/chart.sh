@@ -25,10 +25,14 @@ done
 # The namespace that the chart is installed in is as strict as the models' own.
 kubectl create --save-config namespace kimi-system >/dev/null
 kubectl label namespace kimi-system pod-security.kubernetes.io/enforce=restricted >/dev/null
-for directory in manifests/base manifests/overlays/* manifests/models/*; do
-    kubectl kustomize "$directory" | kubectl apply --dry-run=server -f - >/dev/null
-done
-echo "ok  the API server accepts every kustomization of manifests/"
+accepts() { # accepts DIRECTORY...: the API server would take each kustomization
+    local directory
+    for directory; do
+        kubectl kustomize "$directory" | kubectl apply --dry-run=server -f - >/dev/null
+        echo "ok  the API server accepts $directory"
+    done
+}
+accepts manifests/base manifests/overlays/*
 for values in "securityContext.runAsUser=1000680000,securityContext.fsGroup=1000680000" "watchNamespace=llm,metrics.service=true"; do
     helm upgrade --install kimi-operator "$chart" --namespace kimi-system --wait --timeout 60s "${set_images[@]}" \
         --set "$values" >/dev/null || {
@@ -44,6 +48,8 @@ for values in "securityContext.runAsUser=1000680000,securityContext.fsGroup=1000
         exit 1
     fi
 done
+# With the CustomResourceDefinition there.
+accepts manifests/models/*
 helm test kimi-operator --namespace kimi-system --timeout 120s >/dev/null || {
     kubectl -n kimi-system describe pod kimi-operator-test
     exit 1
