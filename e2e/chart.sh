@@ -12,7 +12,7 @@ if helm template bad "$chart" --set imagee.operator=typo >/dev/null 2>&1; then
     exit 1
 fi
 
-kubectl create namespace llm >/dev/null
+kubectl create --save-config namespace llm >/dev/null
 for values in "crds.install=true" "openshift=true" "watchNamespace=llm,metrics.service=true" \
     "crds.install=false,imagePullSecrets={pull},nodeSelector.disk=fast,forbidPodFields={tolerations,affinity}" \
     "replicas=2,aggregatedRoles=false"; do
@@ -60,7 +60,8 @@ echo "ok  helm test: KimiModels are served and an operator leads"
 suspended=$(mktemp -d)
 for example in tests/history/*.yaml; do
     # Suspended, so that applying them starts no download.
-    sed 's/^spec:$/spec:\n  suspend: true/' "$example" >"$suspended/$(basename "$example")"
+    awk '/^---/ {model = 0} /^kind: KimiModel$/ {model = 1} {print} /^spec:$/ && model {print "  suspend: true"}' \
+        "$example" >"$suspended/$(basename "$example")"
     kubectl apply --server-side --validate=strict -f "$suspended/$(basename "$example")" >/dev/null
     kubectl diff --server-side -f "$suspended/$(basename "$example")" >/dev/null || {
         echo "chart: a second apply of $example would change something" >&2
