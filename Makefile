@@ -31,7 +31,6 @@ e2e: deps images
 	cargo test -p e2e -p kimi-operator --locked --no-run
 	e2e/cluster/selftest.sh
 	e2e/cluster/with-cluster.sh e2e/scenarios.sh
-	e2e/proofs.sh crash
 
 # Hours: every crash point, a hundred kills, a thousand models. Interrupted, it goes on where it was; docs/reliability.md
 # has its results.
