@@ -6,6 +6,6 @@ cd "$(dirname "$0")/.."
 # First: it leaves the CRD as Helm's, which the others then find and keep.
 e2e/chart.sh
 # The operator in the test's own process, against the API server alone; skipped where one is installed already.
-# Both packages are named each time, as where they were built: a package alone has other features of its dependencies.
-KIMI_TEST_CLUSTER=1 cargo test -p e2e -p kimi-operator --locked --offline --test cluster -- --test-threads=1
-cargo test -p e2e -p kimi-operator --locked --offline --test spine -- --test-threads=1 --nocapture
+# With the whole workspace each time, as where they were built: a package alone has other features of its dependencies.
+KIMI_TEST_CLUSTER=1 cargo test --workspace --locked --offline --test cluster -- --test-threads=1
+cargo test --workspace --locked --offline --test spine -- --test-threads=1 --nocapture
