@@ -42,6 +42,9 @@ pub(crate) struct BenchArgs {
     /// Runs per test, after one that is not counted.
     #[arg(short, long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     repetitions: u32,
+    /// Count the first run too: pages that it is the first to touch make it slower.
+    #[arg(long)]
+    no_warmup: bool,
     /// Worker threads [default: all cores].
     #[arg(short, long, value_name = "N")]
     threads: Option<usize>,
@@ -107,7 +110,9 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         .into_iter()
         .map(|work| {
             // The first run reads pages and fills caches.
-            bench.run(work)?;
+            if !args.no_warmup {
+                bench.run(work)?;
+            }
             let samples = (0..args.repetitions).map(|_| bench.run(work));
             Ok(row(
                 args,
