@@ -76,8 +76,9 @@ impl Attention {
             .map(|(head, attended)| {
                 let view = self.v_b.view(head);
                 let mut out = vec![0.0; view.rows() * angles.len()];
-                ops::row_products(view, 0, angles.len(), &Input::new(view, attended), &mut out);
-                ops::transpose(out, angles.len())
+                let rows = view.rows();
+                ops::row_products(view, 0, rows, &Input::new(view, attended), &mut out);
+                out
             })
             .collect();
 
@@ -130,8 +131,8 @@ impl Attention {
             .collect();
         let mut keys = vec![0.0; config.kv_lora * of_head.len()];
         let view = self.k_b.view(head);
-        ops::row_products(view, 0, of_head.len(), &Input::new(view, &nope), &mut keys);
-        let keys = ops::transpose(keys, of_head.len());
+        let input = Input::new(view, &nope);
+        ops::row_products(view, 0, config.kv_lora, &input, &mut keys);
 
         let mut absorbed = Vec::with_capacity(of_head.len() * config.kv_row());
         for ((q, key), angles) in of_head

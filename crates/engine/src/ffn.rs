@@ -5,9 +5,12 @@ use rayon::prelude::*;
 
 use crate::{
     Progress,
-    ops::{self, Input, row_products, rows_per_task, silu},
+    ops::{self, Input, TOKENS, row_products, rows_per_task},
     weights::View,
 };
+
+/// Networks whose inputs one thread prepares at a time.
+const NETWORKS: usize = 8;
 
 /// One network and the tokens it is applied to.
 pub(crate) struct Work<'w> {
@@ -29,9 +32,11 @@ pub(crate) fn forward(
     hidden: usize,
     progress: &Progress,
 ) -> Vec<f32> {
+    let kernels = quant::row_kernels();
     // Each network's inputs side by side.
     let inputs: Vec<Vec<f32>> = work
-        .iter()
+        .par_iter()
+        .with_min_len(NETWORKS)
         .map(|work| {
             let rows = work
                 .tokens
@@ -40,86 +45,94 @@ pub(crate) fn forward(
             rows.flatten().copied().collect()
         })
         .collect();
-
     let inputs: Vec<(Input<'_>, Option<Input<'_>>)> = work
-        .iter()
+        .par_iter()
         .zip(&inputs)
+        .with_min_len(NETWORKS)
         .map(|(work, x)| {
             // Most files have gate and up in one type.
             let of_up = (work.up.grain() != work.gate.grain()).then(|| Input::new(work.up, x));
             (Input::new(work.gate, x), of_up)
         })
         .collect();
-
     let inner = products(
         work,
         |work| work.gate,
-        |work, first, out, at| {
-            let tokens = work.tokens.len();
+        |work, at, first, count, out| {
             let (of_gate, of_up) = &inputs[at];
-            row_products(work.gate, first, tokens, of_gate, out);
-            let mut up = vec![0.0; out.len()];
+            row_products(work.gate, first, count, of_gate, out);
+            let mut ups = vec![0.0; out.len()];
             row_products(
                 work.up,
                 first,
-                tokens,
+                count,
                 of_up.as_ref().unwrap_or(of_gate),
-                &mut up,
+                &mut ups,
             );
-            for (gate, up) in out.iter_mut().zip(up) {
-                *gate = silu(*gate) * up;
-            }
+            (kernels.swiglu)(out, &ups);
             progress.touch();
         },
     );
     let inputs: Vec<Input<'_>> = work
-        .iter()
+        .par_iter()
         .zip(&inner)
+        .with_min_len(NETWORKS)
         .map(|(work, x)| Input::new(work.down, x))
         .collect();
     let outer = products(
         work,
         |work| work.down,
-        |work, first, out, at| {
-            row_products(work.down, first, work.tokens.len(), &inputs[at], out);
+        |work, at, first, count, out| {
+            row_products(work.down, first, count, &inputs[at], out);
             progress.touch();
         },
     );
 
     let mut y = vec![0.0; x.len()];
-    for (work, outer) in work.iter().zip(&outer) {
-        for ((token, weight), outer) in work.tokens.iter().zip(outer.chunks_exact(hidden)) {
-            ops::add_scaled(&mut y[token * hidden..(token + 1) * hidden], *weight, outer);
-        }
-    }
+    y.par_chunks_mut(TOKENS * hidden)
+        .enumerate()
+        .for_each(|(part, y)| {
+            let first = part * TOKENS;
+            for (work, outer) in work.iter().zip(&outer) {
+                // Tokens are in order.
+                let begin = work.tokens.partition_point(|(token, _)| *token < first);
+                let outer = outer.chunks_exact(hidden);
+                for ((token, weight), outer) in work.tokens.iter().zip(outer).skip(begin) {
+                    match y.get_mut((token - first) * hidden..(token - first + 1) * hidden) {
+                        Some(y) => ops::add_scaled(y, *weight, outer),
+                        None => break,
+                    }
+                }
+            }
+        });
     y
 }
 
-/// For each network, tokens × rows of the matrix that `matrix` picks. `compute` fills rows × tokens
-/// from row `first` on for the network at `at`; one parallel step for all of them.
+/// For each network, tokens × rows of the matrix that `matrix` picks. `compute` fills tokens × count for the network at
+/// `at` and its `count` rows from `first` on; one parallel step for all of them.
 fn products<'w>(
     work: &[Work<'w>],
     matrix: impl Fn(&Work<'w>) -> View<'w>,
-    compute: impl Fn(&Work<'w>, usize, &mut [f32], usize) + Sync,
+    compute: impl Fn(&Work<'w>, usize, usize, usize, &mut [f32]) + Sync,
 ) -> Vec<Vec<f32>> {
     let mut outs: Vec<Vec<f32>> = work
         .iter()
         .map(|work| vec![0.0; matrix(work).rows() * work.tokens.len()])
         .collect();
+    let rows_of = |work: &Work<'w>| rows_per_task(matrix(work).cols, work.tokens.len());
     let mut tasks = Vec::new();
     for (at, (work, out)) in work.iter().zip(&mut outs).enumerate() {
-        let tokens = work.tokens.len();
-        let rows = rows_per_task(matrix(work).cols, tokens);
-        for (task, out) in out.chunks_mut((rows * tokens).max(1)).enumerate() {
-            tasks.push((at, task * rows, out));
+        let (tokens, rows) = (work.tokens.len().max(1), rows_of(work));
+        for (task, out) in out.chunks_mut(rows * tokens).enumerate() {
+            tasks.push((at, task * rows, out.len() / tokens, out));
         }
     }
     tasks
         .into_par_iter()
-        .for_each(|(at, first, out)| compute(&work[at], first, out, at));
+        .for_each(|(at, first, count, out)| compute(&work[at], at, first, count, out));
     outs.into_iter()
         .zip(work)
-        .map(|(out, work)| ops::transpose(out, work.tokens.len()))
+        .map(|(out, work)| ops::assemble(out, work.tokens.len(), rows_of(work)))
         .collect()
 }
 
@@ -145,7 +158,8 @@ mod tests {
         std::thread::sleep(still);
         assert!(progress.since_touch() >= still);
         let y = forward(&work, &[1.0, 2.0], 2, &progress);
-        assert!((y[0] - silu(1.0)).abs() < 1e-6);
+        // silu(1)·1.
+        assert!((y[0] - 0.731_058_6).abs() < 1e-6);
         assert!(progress.since_touch() < still);
     }
 }

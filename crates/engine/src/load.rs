@@ -8,6 +8,7 @@ use std::{
 };
 
 use gguf::{Header, shard};
+use sizing::{facts::Class, inspect};
 
 use crate::{
     Compat, Error, Info, Options, Progress, Template, Tokenizer, config::Config, file_type, memory,
@@ -65,7 +66,7 @@ pub(crate) fn load(options: &Options, progress: &Arc<Progress>) -> Result<Loaded
     progress.touch();
 
     let weights = Weights::map(&paths, &headers, options.activations)?;
-    let model = Model::new(
+    let mut model = Model::new(
         config,
         &weights,
         tokenizer.vocab(),
@@ -107,7 +108,7 @@ pub(crate) fn load(options: &Options, progress: &Arc<Progress>) -> Result<Loaded
         threads = info.threads,
         "model mapped"
     );
-    read_ahead(&weights, &info, progress)?;
+    read_ahead(&weights, &info, &mut model, progress)?;
     Ok(Loaded {
         model: Arc::new(model),
         tokenizer: Arc::new(tokenizer),
@@ -180,9 +181,13 @@ fn name(given: Option<&str>, first: Option<&Path>) -> String {
         .unwrap_or_default()
 }
 
-/// Brings the files into memory when they fit beside the cache; else the pages come when a token
-/// needs them.
-fn read_ahead(weights: &Weights, info: &Info, progress: &Progress) -> Result<(), Error> {
+/// Brings the files into memory when they fit beside the cache; else experts come when a token needs them.
+fn read_ahead(
+    weights: &Weights,
+    info: &Info,
+    model: &mut Model,
+    progress: &Progress,
+) -> Result<(), Error> {
     let limit = memory::limit().unwrap_or(u64::MAX);
     if fits(info, limit)? {
         weights.read_ahead(progress);
@@ -193,6 +198,8 @@ fn read_ahead(weights: &Weights, info: &Info, progress: &Progress) -> Result<(),
             memory_bytes = limit,
             "the model does not fit in memory; weights will be read from disk again and again"
         );
+        weights.read_on_demand(|name| inspect::class_of(name) != Class::Expert);
+        model.read_experts_on_demand();
     }
     Ok(())
 }

@@ -22,6 +22,8 @@ pub(crate) struct Moe {
     pub(crate) up: Stack,
     pub(crate) down: Stack,
     pub(crate) shared: Option<Dense>,
+    /// The experts are not all in memory: those that are chosen are asked for before any of them is computed.
+    pub(crate) on_demand: bool,
     /// Which experts any token was ever sent to.
     pub(crate) met: Vec<AtomicBool>,
 }
@@ -66,6 +68,15 @@ impl Moe {
             for (expert, weight) in chosen {
                 work[*expert].tokens.push((token, *weight));
                 self.met[*expert].store(true, Ordering::Relaxed);
+            }
+        }
+        if self.on_demand {
+            for (expert, work) in work.iter().enumerate() {
+                if !work.tokens.is_empty() {
+                    for stack in [&self.gate, &self.up, &self.down] {
+                        stack.request(expert);
+                    }
+                }
             }
         }
         work.retain(|work| !work.tokens.is_empty());

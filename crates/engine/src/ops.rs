@@ -10,9 +10,14 @@ use crate::{Progress, weights::View};
 /// Multiply-adds worth handing to another thread.
 const TASK: usize = 1 << 17;
 
-/// Fewest rows of a task with many tokens: while a tile of activations is in the nearest cache, these are multiplied
-/// with it.
+/// Rows that kernels take together: tasks have whole multiples of them.
+const STRIP: usize = 8;
+
+/// Fewest rows of a task with many tokens.
 const TASK_ROWS: usize = 16;
+
+/// Tokens that one thread rounds or puts together at a time.
+pub(crate) const TOKENS: usize = 32;
 
 /// The tokens × cols values that a matrix is multiplied with, as its kernels take them.
 pub(crate) enum Input<'x> {
@@ -23,10 +28,12 @@ pub(crate) enum Input<'x> {
 impl<'x> Input<'x> {
     /// `x` (tokens × cols) for products with `w`, and with all views of the same grain and width.
     pub(crate) fn new(w: View<'_>, x: &'x [f32]) -> Self {
-        match w.grain() {
-            Some(grain) => Self::Int8(Activations::quantize(grain, x, w.cols)),
-            None => Self::Floats(x),
-        }
+        let Some(grain) = w.grain() else {
+            return Self::Floats(x);
+        };
+        let parts = x.par_chunks(w.cols * TOKENS);
+        let parts = parts.map(|x| Activations::quantize(grain, x, w.cols));
+        Self::Int8(Activations::join(parts.collect()))
     }
 }
 
@@ -38,65 +45,61 @@ pub(crate) fn matmul(w: View<'_>, x: &[f32], progress: &Progress) -> Vec<f32> {
         return Vec::new();
     }
     let x = Input::new(w, x);
+    let rows = rows_per_task(w.cols, tokens);
     let mut y = vec![0.0; w.rows() * tokens];
-    y.par_chunks_mut(rows_per_task(w.cols, tokens) * tokens)
+    y.par_chunks_mut(rows * tokens)
         .enumerate()
         .for_each(|(task, out)| {
-            row_products(w, task * rows_per_task(w.cols, tokens), tokens, &x, out);
+            row_products(w, task * rows, out.len() / tokens, &x, out);
             progress.touch();
         });
-    transpose(y, tokens)
+    assemble(y, tokens, rows)
 }
 
 /// Rows that make one task for a product with this many tokens.
 pub(crate) fn rows_per_task(cols: usize, tokens: usize) -> usize {
-    (TASK / (cols * tokens).max(1)).max(if tokens > 1 { TASK_ROWS } else { 1 })
+    (TASK / (cols * tokens).max(1))
+        .max(if tokens > 1 { TASK_ROWS } else { STRIP })
+        .next_multiple_of(STRIP)
 }
 
-/// out\[r\]\[t\] = Σ w\[first + r\]\[c\]·x\[t\]\[c\]: row-major, unlike [`matmul`], so that tasks
-/// own what they write.
+/// out\[t\]\[r\] = Σ w\[first + r\]\[c\]·x\[t\]\[c\] for `count` rows: tokens × count.
 pub(crate) fn row_products(
     w: View<'_>,
     first: usize,
-    tokens: usize,
+    count: usize,
     x: &Input<'_>,
     out: &mut [f32],
 ) {
-    let tokens = tokens.max(1);
     match x {
         Input::Floats(x) => {
-            for (row, out) in out.chunks_exact_mut(tokens).enumerate() {
-                for (x, out) in x.chunks_exact(w.cols).zip(out) {
-                    *out = w.dot(first + row, x);
+            for row in 0..count {
+                for (x, out) in x.chunks_exact(w.cols).zip(out.chunks_exact_mut(count)) {
+                    out[row] = w.dot(first + row, x);
                 }
             }
         }
-        Input::Int8(x) => {
-            let mut at = 0;
-            for tile in x.tiles() {
-                let of_tile = at..at + tile.tokens();
-                at = of_tile.end;
-                for (row, out) in out.chunks_exact_mut(tokens).enumerate() {
-                    w.multiply(first + row, tile, &mut out[of_tile.clone()]);
-                }
-            }
-        }
+        Input::Int8(x) => w.multiply(first, count, x, out),
     }
 }
 
-/// rows × tokens to tokens × rows.
-pub(crate) fn transpose(y: Vec<f32>, tokens: usize) -> Vec<f32> {
-    if tokens <= 1 {
+/// tokens × rows from the results of tasks, each tokens × at most `task` of the rows.
+pub(crate) fn assemble(y: Vec<f32>, tokens: usize, task: usize) -> Vec<f32> {
+    if tokens <= 1 || y.len() <= task * tokens {
         return y;
     }
     let rows = y.len() / tokens;
-    let mut turned = vec![0.0; y.len()];
-    for (token, out) in turned.chunks_exact_mut(rows).enumerate() {
-        for (row, out) in out.iter_mut().enumerate() {
-            *out = y[row * tokens + token];
-        }
-    }
-    turned
+    let mut whole = vec![0.0; y.len()];
+    whole
+        .par_chunks_mut(rows)
+        .with_min_len(TOKENS)
+        .enumerate()
+        .for_each(|(token, out)| {
+            for (out, of_task) in out.chunks_mut(task).zip(y.chunks(task * tokens)) {
+                out.copy_from_slice(&of_task[token * out.len()..(token + 1) * out.len()]);
+            }
+        });
+    whole
 }
 
 /// y\[i\] += scale·x\[i\].
@@ -114,13 +117,26 @@ pub(crate) fn rms_norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
         .chunks_exact(weight.len())
         .zip(y.chunks_exact_mut(weight.len()))
     {
-        let squares: f64 = x.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+        let squares = sum_of_squares(x);
         let scale = (squares / x.len() as f64 + f64::from(eps)).sqrt().recip() as f32;
         for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
             *y = x * scale * weight;
         }
     }
     y
+}
+
+/// In eight partial sums, which do not wait for one another.
+fn sum_of_squares(x: &[f32]) -> f64 {
+    let (eights, rest) = x.as_chunks::<8>();
+    let mut sums = [0.0; 8];
+    for eight in eights {
+        for (sum, x) in sums.iter_mut().zip(eight) {
+            *sum += f64::from(*x) * f64::from(*x);
+        }
+    }
+    let rest = rest.iter().map(|x| f64::from(*x) * f64::from(*x));
+    sums.into_iter().chain(rest).sum()
 }
 
 /// Exponentials of a row over their sum.
@@ -139,11 +155,6 @@ pub(crate) fn softmax(x: &mut [f32]) {
 
 pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
-}
-
-/// x·sigmoid(x) (arXiv 1702.03118).
-pub(crate) fn silu(x: f32) -> f32 {
-    x * sigmoid(x)
 }
 
 #[cfg(test)]
@@ -181,10 +192,10 @@ mod tests {
     }
 
     #[test]
-    fn transposes() {
-        assert_eq!(
-            transpose(vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2),
-            [1.0, 3.0, 5.0, 2.0, 4.0, 6.0]
-        );
+    fn results_of_tasks_come_in_the_order_of_rows() {
+        // Two tokens, five rows, two to a task; tens are tokens.
+        let tasks = vec![0.0, 1.0, 10.0, 11.0, 2.0, 3.0, 12.0, 13.0, 4.0, 14.0];
+        let expected = [0.0, 1.0, 2.0, 3.0, 4.0, 10.0, 11.0, 12.0, 13.0, 14.0];
+        assert_eq!(assemble(tasks, 2, 2), expected);
     }
 }

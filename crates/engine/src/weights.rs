@@ -5,7 +5,7 @@ use std::{collections::HashMap, fs::File, path::PathBuf, sync::Arc};
 
 use gguf::{Dtype, Header, TensorInfo};
 use memmap2::{Advice, Mmap};
-use quant::{Grain, Int8, Kernels, Tile};
+use quant::{Activations, Grain, Int8, Kernels, Rows};
 
 use crate::{ActivationType, Error, Progress};
 
@@ -115,6 +115,21 @@ impl Weights {
                 let sum = chunk.iter().step_by(PAGE).fold(0u8, |sum, byte| sum ^ byte);
                 std::hint::black_box(sum);
                 progress.add_loaded(chunk.len() as u64);
+            }
+        }
+    }
+
+    /// Has the kernel read only what is asked for: by itself it reads far ahead of every fault, and most of that belongs
+    /// to experts that the token was not sent to. Asks for the tensors that `always` says are needed for every token.
+    pub(crate) fn read_on_demand(&self, always: impl Fn(&str) -> bool) {
+        // Advice only: without it the disk reads more, not other data.
+        for map in &self.shards {
+            let _ = map.advise(Advice::Random);
+        }
+        for (name, tensor) in &self.tensors {
+            let len = usize::try_from(tensor.info.bytes).unwrap_or(0);
+            if always(name) {
+                let _ = self.shards[tensor.shard].advise_range(Advice::WillNeed, tensor.start, len);
             }
         }
     }
@@ -280,6 +295,15 @@ impl Matrix {
         }
     }
 
+    /// Has the disk bring some of the rows, without waiting for them.
+    fn request(&self, first: usize, rows: usize) {
+        if let Storage::Mapped { map, start } = &self.storage {
+            let (first, len) = (start + first * self.row_bytes, rows * self.row_bytes);
+            // Advice only: without it the rows come when they are touched.
+            let _ = map.advise_range(Advice::WillNeed, first, len);
+        }
+    }
+
     /// As matrices of `rows` rows each, which begin `first` rows into every `stride` rows.
     pub(crate) fn into_stack(self, first: usize, rows: usize, stride: usize) -> Stack {
         Stack::Joined {
@@ -319,6 +343,19 @@ impl Stack {
             Self::Apart(matrices) => matrices[index].view(),
         }
     }
+
+    /// Has the disk bring the matrix of expert `index`, without waiting for it.
+    pub(crate) fn request(&self, index: usize) {
+        match self {
+            Self::Joined {
+                all,
+                first,
+                rows,
+                stride,
+            } => all.request(index * stride + first, *rows),
+            Self::Apart(matrices) => matrices[index].request(0, matrices[index].rows),
+        }
+    }
 }
 
 /// A matrix to compute with.
@@ -350,10 +387,11 @@ impl<'w> View<'w> {
         self.int8.map(|int8| int8.grain)
     }
 
-    /// out\[t\] = Σ row\[i\]·tile\[t\]\[i\], for a tile of this view's grain.
-    pub(crate) fn multiply(&self, row: usize, tile: &Tile, out: &mut [f32]) {
+    /// out\[t·count + r\] = Σ row first + r\[i\]·token t\[i\] for `count` rows and activations of this view's grain.
+    pub(crate) fn multiply(&self, first: usize, count: usize, x: &Activations, out: &mut [f32]) {
+        let rows = &self.bytes[first * self.row_bytes..(first + count) * self.row_bytes];
         match self.int8 {
-            Some(int8) => (int8.multiply)(self.row(row), tile, out),
+            Some(int8) => (int8.multiply)(Rows::new(rows, self.row_bytes), x, out),
             None => out.fill(0.0),
         }
     }

@@ -5,7 +5,7 @@ use bytemuck::Pod;
 use gguf::Dtype;
 
 use crate::cpu::Isa;
-use crate::int8::{self, Int8, Tile};
+use crate::int8::{self, Activations, Int8, Rows};
 use crate::kernels::{Kernels, Ladder};
 
 /// A block of `N` values. Implementors are `repr(C)` structs of bytes, so alignment is 1 and a row of any address
@@ -60,6 +60,11 @@ pub(crate) fn blocks<B: Pod>(row: &[u8]) -> &[B] {
     bytemuck::cast_slice(&row[..whole])
 }
 
+/// The blocks of a row that no scale precedes.
+pub(crate) fn plain<B: Pod>(row: &[u8]) -> (f32, &[B]) {
+    (1.0, blocks(row))
+}
+
 /// The reference kernels of a block type.
 pub(crate) const fn scalar<B: Block<N>, const N: usize>() -> Ladder {
     assert!(size_of::<B>() == B::DTYPE.block_bytes());
@@ -90,8 +95,9 @@ fn dot<B: Block<N>, const N: usize>(row: &[u8], x: &[f32]) -> f32 {
     sum as f32
 }
 
-fn multiply<B: Block<N>, const N: usize>(row: &[u8], tile: &Tile, out: &mut [f32]) {
-    int8::multiply(blocks::<B>(row), B::decode, tile, out);
+fn multiply<B: Block<N>, const N: usize>(rows: Rows<'_>, x: &Activations, out: &mut [f32]) {
+    let decode = |block: &B, _: f32, out: &mut [f32; N]| block.decode(out);
+    int8::multiply(rows, x, out, plain::<B>, decode);
 }
 
 /// Dot product of a row of plain values (one value a block) of `bytes` bytes each, decoded 64 at a time.

@@ -1,7 +1,8 @@
 //! Activations rounded to eight bits, and products of weight rows with them. Tokens are laid out in tiles, so that a
-//! kernel unpacks a weight once and uses it for every token of the tile. It must not know any type's layout.
+//! kernel loads a weight once and uses it for every token of the tile. It must not know any type's layout.
 //!
-//! What a token's product is does not depend on the tile it is in: every token has its own sums, added in one order.
+//! What a token's product with a row is depends neither on the tokens nor on the rows beside them: each has its own sum,
+//! added in one order.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
@@ -31,8 +32,35 @@ impl Grain {
     }
 }
 
-/// A product that takes whole blocks of the row.
-pub(crate) type Multiply = fn(row: &[u8], tile: &Tile, out: &mut [f32]);
+/// A product as in [`Int8::multiply`].
+pub(crate) type Multiply = fn(rows: Rows<'_>, x: &Activations, out: &mut [f32]);
+
+/// Neighbouring rows of a tensor.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'w> {
+    bytes: &'w [u8],
+    row_bytes: usize,
+}
+
+impl<'w> Rows<'w> {
+    /// Rows of `row_bytes` bytes each; what is beyond the last whole row is ignored.
+    pub fn new(bytes: &'w [u8], row_bytes: usize) -> Self {
+        Self { bytes, row_bytes }
+    }
+
+    /// How many rows there are.
+    pub fn count(&self) -> usize {
+        self.bytes.len().checked_div(self.row_bytes).unwrap_or(0)
+    }
+
+    /// One of them; empty where there is no such row.
+    fn row(&self, row: usize) -> &'w [u8] {
+        let start = row * self.row_bytes;
+        self.bytes
+            .get(start..start + self.row_bytes)
+            .unwrap_or_default()
+    }
+}
 
 impl Int8 {
     /// The product of a type with blocks of that many values.
@@ -44,20 +72,21 @@ impl Int8 {
     }
 }
 
-/// The product of one weight row with a tile: one value per token.
+/// The product of weight rows with activations.
 #[derive(Clone, Copy, Debug)]
 pub struct Int8 {
-    /// The grain of the tiles that `multiply` takes. Others give zeros.
+    /// The grain of the activations that `multiply` takes. Others give zeros.
     pub grain: Grain,
-    /// out\[t\] = Σ row\[i\]·tile\[t\]\[i\], with `out.len() == tile.tokens()`. Weights and activations are what their
-    /// blocks say; only the additions round, within `(n/8 + 8)·ε·Σ|row\[i\]·x\[i\]|` for `n` values, ε = 2⁻²³.
-    pub multiply: fn(row: &[u8], tile: &Tile, out: &mut [f32]),
+    /// out\[t·rows + r\] = Σ row r\[i\]·token t\[i\], with `out.len() == tokens·rows`. Weights and activations are what
+    /// their blocks say; only the additions round, within `(n/8 + 8)·ε·Σ|row\[i\]·x\[i\]|` for `n` values, ε = 2⁻²³.
+    pub multiply: fn(rows: Rows<'_>, x: &Activations, out: &mut [f32]),
 }
 
 /// Activations of some tokens, tile after tile.
 #[derive(Clone, Debug)]
 pub struct Activations {
     tiles: Vec<Tile>,
+    tokens: usize,
 }
 
 impl Activations {
@@ -65,17 +94,31 @@ impl Activations {
     /// row length of a weight of this grain, hence whole blocks.
     pub fn quantize(grain: Grain, x: &[f32], cols: usize) -> Activations {
         let mut rows = x.chunks_exact(cols.max(1)).collect::<Vec<_>>();
+        let tokens = rows.len();
         let mut tiles = Vec::new();
         while !rows.is_empty() {
             let rest = rows.split_off(tile_width(rows.len()));
             tiles.push(Tile::quantize(grain, &rows));
             rows = rest;
         }
-        Activations { tiles }
+        Activations { tiles, tokens }
+    }
+
+    /// Puts tokens together that were quantized apart, in the order of the parts.
+    pub fn join(parts: Vec<Activations>) -> Activations {
+        Activations {
+            tokens: parts.iter().map(Activations::tokens).sum(),
+            tiles: parts.into_iter().flat_map(|part| part.tiles).collect(),
+        }
+    }
+
+    /// How many tokens there are.
+    pub fn tokens(&self) -> usize {
+        self.tokens
     }
 
     /// The tiles, in the order of the tokens.
-    pub fn tiles(&self) -> &[Tile] {
+    pub(crate) fn tiles(&self) -> &[Tile] {
         &self.tiles
     }
 }
@@ -83,23 +126,21 @@ impl Activations {
 /// The widest tile that `tokens` fill.
 fn tile_width(tokens: usize) -> usize {
     match tokens {
-        8.. => 8,
         4.. => 4,
         2.. => 2,
         _ => 1,
     }
 }
 
-/// Activations of 1, 2, 4 or 8 tokens, block by block.
+/// Activations of 1, 2 or 4 tokens, block by block.
 #[derive(Clone, Debug)]
-pub struct Tile(pub(crate) Width);
+pub(crate) struct Tile(pub(crate) Width);
 
 #[derive(Clone, Debug)]
 pub(crate) enum Width {
     One(Blocks<1>),
     Two(Blocks<2>),
     Four(Blocks<4>),
-    Eight(Blocks<8>),
 }
 
 /// A tile's blocks, of one grain.
@@ -133,9 +174,6 @@ pub(crate) struct Block32<const T: usize> {
 impl Tile {
     fn quantize(grain: Grain, rows: &[&[f32]]) -> Tile {
         Tile(match *rows {
-            [a, b, c, d, e, f, g, h] => {
-                Width::Eight(Blocks::quantize(grain, [a, b, c, d, e, f, g, h]))
-            }
             [a, b, c, d] => Width::Four(Blocks::quantize(grain, [a, b, c, d])),
             [a, b] => Width::Two(Blocks::quantize(grain, [a, b])),
             _ => Width::One(Blocks::quantize(
@@ -146,12 +184,11 @@ impl Tile {
     }
 
     /// Tokens in the tile.
-    pub fn tokens(&self) -> usize {
+    pub(crate) fn tokens(&self) -> usize {
         match self.0 {
             Width::One(_) => 1,
             Width::Two(_) => 2,
             Width::Four(_) => 4,
-            Width::Eight(_) => 8,
         }
     }
 }
@@ -243,26 +280,48 @@ fn round(values: &[f32; 32], inverse: f32) -> [i8; 32] {
     values.map(|value| (value * inverse + MAGIC).to_bits() as i8)
 }
 
-/// The reference product: both sides of every block decoded to floats.
+/// The reference product: both sides of every block decoded to floats. `decode` is given what `see` finds before a row.
 pub(crate) fn multiply<B, const N: usize>(
+    rows: Rows<'_>,
+    x: &Activations,
+    out: &mut [f32],
+    see: for<'w> fn(&'w [u8]) -> (f32, &'w [B]),
+    decode: impl Fn(&B, f32, &mut [f32; N]),
+) {
+    let tokens = x
+        .tiles()
+        .iter()
+        .flat_map(|tile| (0..tile.tokens()).map(move |token| (tile, token)));
+    for ((tile, token), out) in tokens.zip(out.chunks_exact_mut(rows.count().max(1))) {
+        for (row, out) in out.iter_mut().enumerate() {
+            let (scale, blocks) = see(rows.row(row));
+            *out = product(
+                blocks,
+                |block, values| decode(block, scale, values),
+                tile,
+                token,
+            );
+        }
+    }
+}
+
+fn product<B, const N: usize>(
     blocks: &[B],
     decode: impl Fn(&B, &mut [f32; N]),
     tile: &Tile,
-    out: &mut [f32],
-) {
+    token: usize,
+) -> f32 {
     let mut weights = [0.0; N];
     let mut values = [0.0; N];
-    for (token, out) in out.iter_mut().enumerate() {
-        let mut sum = 0.0;
-        for (at, block) in blocks.iter().enumerate() {
-            if !tile.decode(token, at, &mut values) {
-                break;
-            }
-            decode(block, &mut weights);
-            sum += f64::from(dot_f32(&weights, &values));
+    let mut sum = 0.0;
+    for (at, block) in blocks.iter().enumerate() {
+        if !tile.decode(token, at, &mut values) {
+            break;
         }
-        *out = sum as f32;
+        decode(block, &mut weights);
+        sum += f64::from(dot_f32(&weights, &values));
     }
+    sum as f32
 }
 
 impl Tile {
@@ -272,7 +331,6 @@ impl Tile {
             Width::One(blocks) => blocks.decode(token, at, out),
             Width::Two(blocks) => blocks.decode(token, at, out),
             Width::Four(blocks) => blocks.decode(token, at, out),
-            Width::Eight(blocks) => blocks.decode(token, at, out),
         }
         .is_some()
     }

@@ -68,6 +68,6 @@ mod tq1_0;
 mod tq2_0;
 
 pub use cpu::Isa;
-pub use int8::{Activations, Grain, Int8, Tile};
+pub use int8::{Activations, Grain, Int8, Rows};
 pub use kernels::{Kernels, kernels, kernels_on, quantize};
 pub use rows::{RowKernels, row_kernels, row_kernels_on};

@@ -34,6 +34,42 @@ pub(crate) mod avx2 {
         unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
     }
 
+    /// 16 numbers of 16 bits.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(crate) fn words(words: &[i16; 16]) -> __m256i {
+        bytes32(bytemuck::cast_ref(words))
+    }
+
+    /// Eight floats that were computed one by one: put together in registers, where a load would wait for the stores.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(crate) fn gather([a, b, c, d, e, f, g, h]: [f32; 8]) -> __m256 {
+        _mm256_setr_ps(a, b, c, d, e, f, g, h)
+    }
+
+    /// Has the cache fetch what lies a little behind `block`, past the end of the page if need be, where the CPU's own
+    /// prefetching stops.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(crate) fn prefetch<B>(block: &B) {
+        const AHEAD: usize = 3072;
+        let start = std::ptr::from_ref(block).cast::<i8>().wrapping_add(AHEAD);
+        for line in (0..size_of::<B>()).step_by(64) {
+            _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line));
+        }
+    }
+
+    /// The eight floats of a vector.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(crate) fn array(v: __m256) -> [f32; 8] {
+        let mut array = [0.0; 8];
+        // SAFETY: the array has the 32 bytes written; the store needs no alignment.
+        unsafe { _mm256_storeu_ps(array.as_mut_ptr(), v) };
+        array
+    }
+
     /// A block's scale. Inline, unlike [`Half::get`]: a call per block would spill every running sum.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]

@@ -1,12 +1,12 @@
 //! Products with int8 activations: every path against the exact product of what the blocks and the levels say, at odd
-//! block counts and every number of tokens; and a token's product does not depend on its tile.
+//! numbers of blocks, tokens and rows; and a product does not depend on the tokens and rows beside it.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod common;
 
 use common::{Random, decode, random_row, readable};
 use gguf::Dtype;
-use quant::{Activations, Grain, Int8, Isa, kernels_on};
+use quant::{Activations, Grain, Int8, Isa, Rows, kernels_on};
 
 /// The largest weight.
 const LARGEST: f32 = 4.0;
@@ -34,41 +34,56 @@ fn rounded(grain: Grain, x: &[f32]) -> Vec<f32> {
         .collect()
 }
 
-fn multiply(int8: Int8, row: &[u8], x: &[f32], cols: usize) -> Vec<f32> {
-    let mut out = Vec::new();
-    for tile in Activations::quantize(int8.grain, x, cols).tiles() {
-        let at = out.len();
-        out.resize(at + tile.tokens(), f32::NAN);
-        (int8.multiply)(row, tile, &mut out[at..]);
-    }
+/// tokens × rows.
+fn multiply(int8: Int8, rows: Rows<'_>, x: &[f32], cols: usize) -> Vec<f32> {
+    let x = Activations::quantize(int8.grain, x, cols);
+    let mut out = vec![f32::NAN; rows.count() * x.tokens()];
+    (int8.multiply)(rows, &x, &mut out);
     out
 }
 
-fn check(dtype: Dtype, isa: Isa, blocks: usize, tokens: usize, random: &mut Random) {
+/// `count` rows.
+fn random_rows(dtype: Dtype, count: usize, cols: usize, random: &mut Random) -> Vec<u8> {
+    (0..count)
+        .flat_map(|_| random_row(dtype, cols, LARGEST, random))
+        .collect()
+}
+
+fn check(
+    dtype: Dtype,
+    isa: Isa,
+    [blocks, tokens, rows]: [usize; 3],
+    x: &[f32],
+    random: &mut Random,
+) {
     let Some(int8) = kernels_on(dtype, isa).and_then(|kernels| kernels.int8) else {
         return;
     };
     let cols = blocks * dtype.block_values();
-    let row = random_row(dtype, cols, LARGEST, random);
-    let weights = decode(dtype, &row, cols);
-    let x = activations(cols * tokens, random);
-    let out = multiply(int8, &row, &x, cols);
-    assert_eq!(out.len(), tokens);
-    for (x, out) in x.chunks_exact(cols).zip(out) {
-        let terms = || {
-            weights
-                .iter()
-                .zip(rounded(int8.grain, x))
-                .map(|(w, x)| f64::from(*w) * f64::from(x))
-        };
-        let exact: f64 = terms().sum();
-        let magnitude: f64 = terms().map(f64::abs).sum();
-        let bound = magnitude * f64::from(f32::EPSILON) * (cols as f64 / 8.0 + 8.0);
-        let error = (f64::from(out) - exact).abs();
-        assert!(
-            error <= bound,
-            "{dtype} {isa:?} {blocks} blocks: error {error:e} above {bound:e}"
-        );
+    let bytes = random_rows(dtype, rows, cols, random);
+    let row_bytes = bytes.len() / rows;
+    let x = &x[..cols * tokens];
+    let out = multiply(int8, Rows::new(&bytes, row_bytes), x, cols);
+    assert_eq!(out.len(), tokens * rows);
+    for (x, out) in x.chunks_exact(cols).zip(out.chunks_exact(rows)) {
+        let x = rounded(int8.grain, x);
+        for (row, out) in bytes.chunks_exact(row_bytes).zip(out) {
+            let weights = decode(dtype, row, cols);
+            let terms = || {
+                weights
+                    .iter()
+                    .zip(&x)
+                    .map(|(w, x)| f64::from(*w) * f64::from(*x))
+            };
+            let exact: f64 = terms().sum();
+            let magnitude: f64 = terms().map(f64::abs).sum();
+            let bound = magnitude * f64::from(f32::EPSILON) * (cols as f64 / 8.0 + 8.0);
+            let error = (f64::from(*out) - exact).abs();
+            assert!(
+                error <= bound,
+                "{dtype} {isa:?} {blocks} blocks, {tokens} tokens, {rows} rows: error {error:e} above {bound:e}"
+            );
+        }
     }
 }
 
@@ -81,8 +96,32 @@ fn products_are_what_blocks_and_levels_say() {
             continue;
         }
         for dtype in readable() {
-            for (blocks, tokens) in [(1, 1), (2, 3), (3, 2), (5, 7), (7, 8), (9, 5), (1, 21)] {
-                check(dtype, isa, blocks, tokens, &mut random);
+            for shape in [
+                [1, 1, 1],
+                [2, 3, 8],
+                [3, 2, 5],
+                [5, 7, 11],
+                [7, 8, 2],
+                [9, 5, 9],
+                [1, 21, 17],
+            ] {
+                let x = activations(shape[0] * shape[1] * 256, &mut random);
+                check(dtype, isa, shape, &x, &mut random);
+            }
+        }
+    }
+}
+
+/// All activations at the largest level, of one sign or the other: sums of few bits are as large as they can be.
+#[test]
+fn no_sum_overflows() {
+    let mut random = Random(31);
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+        for dtype in readable() {
+            for x in [1.0, -1.0] {
+                for tokens in [1, 4] {
+                    check(dtype, isa, [2, tokens, 16], &[x; 2048], &mut random);
+                }
             }
         }
     }
@@ -99,7 +138,7 @@ fn blocks_have_a_reference() {
 }
 
 #[test]
-fn a_tokens_product_does_not_depend_on_its_tile() {
+fn a_product_does_not_depend_on_its_neighbours() {
     let mut random = Random(23);
     for dtype in readable() {
         for int8 in Isa::ALL
@@ -107,12 +146,17 @@ fn a_tokens_product_does_not_depend_on_its_tile() {
             .filter_map(|isa| kernels_on(dtype, isa)?.int8)
         {
             let cols = 3 * dtype.block_values();
-            let row = random_row(dtype, cols, LARGEST, &mut random);
+            let bytes = random_rows(dtype, 11, cols, &mut random);
+            let row_bytes = bytes.len() / 11;
             let x = activations(15 * cols, &mut random);
-            let together = multiply(int8, &row, &x, cols);
+            let together = multiply(int8, Rows::new(&bytes, row_bytes), &x, cols);
             let alone: Vec<f32> = x
                 .chunks_exact(cols)
-                .flat_map(|x| multiply(int8, &row, x, cols))
+                .flat_map(|x| {
+                    bytes
+                        .chunks_exact(row_bytes)
+                        .flat_map(|row| multiply(int8, Rows::new(row, row_bytes), x, cols))
+                })
                 .collect();
             assert_eq!(together, alone, "{dtype}");
         }
@@ -128,18 +172,20 @@ fn degenerate_activations() {
             continue;
         };
         let row = random_row(dtype, 256, LARGEST, &mut random);
+        let rows = Rows::new(&row, row.len());
         for x in [0.0, -0.0, f32::MIN_POSITIVE / 4.0] {
-            assert_eq!(multiply(int8, &row, &[x; 256], 256), [0.0], "{dtype}");
+            assert_eq!(multiply(int8, rows, &[x; 256], 256), [0.0], "{dtype}");
         }
         let other = match int8.grain {
             Grain::Of256 => Grain::Of32,
             Grain::Of32 => Grain::Of256,
         };
-        let mut out = [f32::NAN];
-        let tiles = Activations::quantize(other, &[1.0; 256], 256);
-        (int8.multiply)(&row, &tiles.tiles()[0], &mut out);
-        assert_eq!(out, [0.0], "{dtype}");
-        (int8.multiply)(&[], &tiles.tiles()[0], &mut out);
-        assert_eq!(out, [0.0], "{dtype}");
+        let x = Activations::quantize(other, &[1.0; 256], 256);
+        for rows in [rows, Rows::new(&row, 1)] {
+            let mut out = vec![f32::NAN; rows.count()];
+            (int8.multiply)(rows, &x, &mut out);
+            assert!(out.iter().all(|out| *out == 0.0), "{dtype}");
+        }
+        (int8.multiply)(Rows::new(&[], 0), &x, &mut []);
     }
 }

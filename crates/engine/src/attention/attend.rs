@@ -50,9 +50,11 @@ pub(super) fn attend(
         .collect();
     for (block, sums) in blocks.iter().zip(sums) {
         let finished = sums.finish();
-        let of_head = finished.chunks_exact(block.tokens() * config.kv_lora);
-        for (head, of_head) in block.heads.clone().zip(of_head) {
-            attended[head].extend_from_slice(of_head);
+        let mut finished = finished.chunks_exact(config.kv_lora);
+        for _ in 0..block.tokens() {
+            for (head, finished) in block.heads.clone().zip(&mut finished) {
+                attended[head].extend_from_slice(finished);
+            }
         }
     }
     attended
@@ -143,19 +145,23 @@ impl Block<'_> {
             let rows = TILE.min(end - first);
             let tile = &mut tile[..rows * self.row];
             self.cache.read(self.layer, first, tile);
-            for (head, queries) in self.queries.iter().enumerate() {
-                for (token, q) in queries.chunks_exact(self.row).enumerate() {
-                    let visible = (self.position + token + 1).saturating_sub(first).min(rows);
-                    let rows = &tile[..visible * self.row];
-                    sums.add(kernels, head * tokens + token, q, rows);
-                }
+            for token in 0..tokens {
+                let visible = (self.position + token + 1).saturating_sub(first).min(rows);
+                let of_token = token * self.row..(token + 1) * self.row;
+                let queries = self
+                    .queries
+                    .iter()
+                    .map(|of_head| &of_head[of_token.clone()]);
+                let queries: Vec<&[f32]> = queries.collect();
+                let rows = &tile[..visible * self.row];
+                sums.add(kernels, token * queries.len(), &queries, rows);
             }
             progress.touch();
         }
     }
 }
 
-/// Softmax-weighted sums of rows under way, one per query.
+/// Softmax-weighted sums of rows under way, one per query: the heads of the first token, then of the next.
 struct Sums {
     /// Values of a sum: the beginning of a row.
     width: usize,
@@ -176,19 +182,23 @@ impl Sums {
         }
     }
 
-    /// Adds at most a tile of rows to the sum of query `at`.
-    fn add(&mut self, kernels: &RowKernels, at: usize, q: &[f32], rows: &[f32]) {
-        let mut scores = [0.0; TILE];
-        let scores = &mut scores[..rows.len() / q.len()];
-        (kernels.dots)(q, rows, scores);
-        let top = scores.iter().copied().fold(self.tops[at], f32::max);
-        self.raise(at, top);
-        for score in scores.iter_mut() {
-            *score = (*score - top).exp();
-            self.weights[at] += *score;
+    /// Adds at most a tile of rows to the sums of `queries`, the first of which is query `at`.
+    fn add(&mut self, kernels: &RowKernels, at: usize, queries: &[&[f32]], rows: &[f32]) {
+        let row = queries.first().map_or(1, |q| q.len());
+        let count = rows.len() / row;
+        if count == 0 {
+            return;
         }
-        let sum = &mut self.sums[at * self.width..(at + 1) * self.width];
-        (kernels.add_weighted)(sum, scores, rows, q.len());
+        let mut scores = [0.0; HEADS_PER_BLOCK * TILE];
+        let scores = &mut scores[..queries.len() * count];
+        (kernels.dots)(queries, rows, scores);
+        for (at, scores) in (at..).zip(scores.chunks_exact_mut(count)) {
+            let top = scores.iter().copied().fold(self.tops[at], f32::max);
+            self.raise(at, top);
+            self.weights[at] += (kernels.exps)(scores, top);
+        }
+        let sums = &mut self.sums[at * self.width..(at + queries.len()) * self.width];
+        (kernels.add_weighted)(sums, self.width, scores, rows, row);
     }
 
     /// Adds the sums that the same queries have over later rows.

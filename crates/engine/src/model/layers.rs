@@ -226,6 +226,7 @@ impl Names<'_> {
             } else {
                 None
             },
+            on_demand: false,
             met: (0..count).map(|_| AtomicBool::new(false)).collect(),
         })
     }

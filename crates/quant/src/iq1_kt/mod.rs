@@ -23,6 +23,7 @@ struct Block {
 
 impl Levels<256> for Block {
     const DTYPE: Dtype = Dtype::IQ1_KT;
+    const LARGEST: u8 = 127;
 
     #[inline(always)]
     fn scale(&self, row: f32) -> f32 {

@@ -24,6 +24,8 @@ struct Block {
 
 impl Levels<256> for Block {
     const DTYPE: Dtype = Dtype::IQ1_M;
+    const WHOLE: f32 = 8.0;
+    const LARGEST: u8 = 9;
 
     #[inline(always)]
     fn scale(&self, _: f32) -> f32 {

@@ -25,6 +25,7 @@ struct Block {
 
 impl Levels<256> for Block {
     const DTYPE: Dtype = Dtype::IQ2_K;
+    const LARGEST: u8 = 32;
 
     #[inline(always)]
     fn scale(&self, _: f32) -> f32 {

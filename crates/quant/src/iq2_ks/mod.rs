@@ -22,6 +22,7 @@ struct Block {
 
 impl Levels<256> for Block {
     const DTYPE: Dtype = Dtype::IQ2_KS;
+    const LARGEST: u8 = 32;
 
     #[inline(always)]
     fn scale(&self, row: f32) -> f32 {

@@ -21,6 +21,8 @@ struct Block {
 
 impl Levels<256> for Block {
     const DTYPE: Dtype = Dtype::IQ2_XXS;
+    const WHOLE: f32 = 8.0;
+    const LARGEST: u8 = 43;
 
     #[inline(always)]
     fn scale(&self, _: f32) -> f32 {

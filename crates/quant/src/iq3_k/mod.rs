@@ -29,6 +29,7 @@ struct Block {
 
 impl Levels<256> for Block {
     const DTYPE: Dtype = Dtype::IQ3_K;
+    const LARGEST: u8 = 64;
 
     #[inline(always)]
     fn scale(&self, _: f32) -> f32 {

@@ -24,6 +24,7 @@ struct Block {
 
 impl Levels<256> for Block {
     const DTYPE: Dtype = Dtype::IQ3_KS;
+    const LARGEST: u8 = 64;
 
     #[inline(always)]
     fn scale(&self, row: f32) -> f32 {

@@ -27,6 +27,8 @@ struct Block {
 
 impl Levels<256> for Block {
     const DTYPE: Dtype = Dtype::IQ3_S;
+    const LARGEST: u8 = 15;
+    const ALIKE: usize = 32;
 
     #[inline(always)]
     fn scale(&self, _: f32) -> f32 {

@@ -23,6 +23,8 @@ struct Block {
 
 impl Levels<256> for Block {
     const DTYPE: Dtype = Dtype::IQ3_XXS;
+    const WHOLE: f32 = 4.0;
+    const LARGEST: u8 = 62;
 
     #[inline(always)]
     fn scale(&self, _: f32) -> f32 {

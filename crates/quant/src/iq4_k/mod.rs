@@ -27,6 +27,7 @@ struct Block {
 
 impl Levels<256> for Block {
     const DTYPE: Dtype = Dtype::IQ4_K;
+    const LARGEST: u8 = 127;
 
     #[inline(always)]
     fn scale(&self, _: f32) -> f32 {

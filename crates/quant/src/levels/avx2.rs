@@ -1,10 +1,11 @@
 //! The dot product of every type of levels with AVX2. It must not be called without AVX2, FMA and F16C.
 
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 
 use super::{Coded, Levels, split};
-use crate::int8::Tile;
-use crate::int8::avx2 as int8;
+use crate::int8::avx2::{self as int8, Form, Smallblock, Superblock};
+use crate::int8::{Activations, Rows};
 use crate::x86::avx2 as x86;
 
 /// Only [`crate::kernels_on`] hands this out, after checking the CPU.
@@ -42,20 +43,78 @@ fn dot_avx2<B: Levels<N>, const N: usize>(row: &[u8], x: &[f32]) -> f32 {
 }
 
 /// Only [`crate::kernels_on`] hands this out, after checking the CPU.
-pub(super) fn multiply<B: Levels<N>, const N: usize>(row: &[u8], tile: &Tile, out: &mut [f32]) {
+pub(super) fn multiply_superblocks<B: Levels<N>, const N: usize>(
+    rows: Rows<'_>,
+    x: &Activations,
+    out: &mut [f32],
+) {
     // SAFETY: kernels_on has found the instructions available.
-    unsafe { multiply_avx2::<B, N>(row, tile, out) }
+    unsafe { superblocks_avx2::<B, N>(rows, x, out) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn multiply_avx2<B: Levels<N>, const N: usize>(row: &[u8], tile: &Tile, out: &mut [f32]) {
-    let (row, blocks) = split::<B, N>(row);
-    let open = |block: &B, index: usize| {
-        let group = block.group(block.scale(row), index);
-        let scales = group.scales.map(|scale| _mm_set1_ps(scale));
-        (_mm256_set_m128(scales[1], scales[0]), load(&group.levels))
+fn superblocks_avx2<B: Levels<N>, const N: usize>(
+    rows: Rows<'_>,
+    x: &Activations,
+    out: &mut [f32],
+) {
+    let open = |block: &B, row: f32| {
+        // Written out, as in the dot product.
+        let groups = [
+            block.group(B::WHOLE, 0),
+            block.group(B::WHOLE, 1),
+            block.group(B::WHOLE, 2),
+            block.group(B::WHOLE, 3),
+            block.group(B::WHOLE, 4),
+            block.group(B::WHOLE, 5),
+            block.group(B::WHOLE, 6),
+            block.group(B::WHOLE, 7),
+        ];
+        Superblock {
+            d: block.scale(row) / B::WHOLE,
+            scales: int8::of_halves(
+                [0, 1].map(|half| std::array::from_fn(|index| groups[index].scales[half])),
+            ),
+            offset: 0.0,
+            offsets: _mm256_setzero_si256(),
+            levels: std::array::from_fn(|index| load(&groups[index].levels)),
+        }
     };
-    int8::groups::<B, N>(blocks, tile, out, open);
+    int8::superblocks::<B, Signs<B, N>>(rows, x, out, split::<B, N>, open);
+}
+
+/// Only [`crate::kernels_on`] hands this out, after checking the CPU.
+pub(super) fn multiply_smallblocks<B: Levels<N>, const N: usize>(
+    rows: Rows<'_>,
+    x: &Activations,
+    out: &mut [f32],
+) {
+    // SAFETY: kernels_on has found the instructions available.
+    unsafe { smallblocks_avx2::<B, N>(rows, x, out) }
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn smallblocks_avx2<B: Levels<N>, const N: usize>(
+    rows: Rows<'_>,
+    x: &Activations,
+    out: &mut [f32],
+) {
+    int8::smallblocks::<B, Signs<B, N>>(rows, x, out, |block| {
+        let group = block.group(block.scale(1.0), 0);
+        Smallblock {
+            d: group.scales[0],
+            offset: 0.0,
+            levels: load(&group.levels),
+        }
+    });
+}
+
+/// Signed levels up to the type's largest.
+struct Signs<B, const N: usize>(PhantomData<B>);
+
+impl<B: Levels<N>, const N: usize> Form for Signs<B, N> {
+    const STEPS: usize = int8::steps(B::LARGEST, B::ALIKE);
+    const SIGNED: bool = true;
 }
 
 /// Which of the cases it is, the compiler knows for each type.

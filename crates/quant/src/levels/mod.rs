@@ -12,7 +12,7 @@ use gguf::Dtype;
 
 use crate::block::{self, Half};
 use crate::cpu::Isa;
-use crate::int8::{self, Int8, Tile};
+use crate::int8::{self, Activations, Int8, Rows};
 use crate::kernels::{Kernels, Ladder};
 
 /// 32 consecutive values: each half's scale, and the levels in order.
@@ -154,6 +154,16 @@ pub(crate) fn even_scale(byte: u8) -> (f32, usize) {
 pub(crate) trait Levels<const N: usize>: Pod {
     const DTYPE: Dtype;
 
+    /// The block scale with which the scales of all groups are whole numbers of at most 128: a power of two. Does not
+    /// matter to blocks of 32.
+    const WHOLE: f32 = 1.0;
+
+    /// The largest level in magnitude.
+    const LARGEST: u8;
+
+    /// Values in a row that have one scale: 16, or 32 where both halves of every group have the same.
+    const ALIKE: usize = 16;
+
     /// The scale that all groups of the block share: the block's own, or `row`, the one that precedes the row.
     fn scale(&self, row: f32) -> f32;
 
@@ -189,9 +199,14 @@ pub(crate) const fn ladder<B: Levels<N>, const N: usize>() -> Ladder {
         int8: Int8::of(N, multiply::<B, N>),
     });
     #[cfg(target_arch = "x86_64")]
-    return scalar
-        .with(Isa::Avx2, avx2::dot::<B, N>)
-        .int8(Isa::Avx2, avx2::multiply::<B, N>);
+    {
+        let dot = scalar.with(Isa::Avx2, avx2::dot::<B, N>);
+        match N {
+            256 => dot.int8(Isa::Avx2, avx2::multiply_superblocks::<B, N>),
+            32 => dot.int8(Isa::Avx2, avx2::multiply_smallblocks::<B, N>),
+            _ => dot,
+        }
+    }
     #[cfg(not(target_arch = "x86_64"))]
     scalar
 }
@@ -224,7 +239,6 @@ fn dot<B: Levels<N>, const N: usize>(row: &[u8], x: &[f32]) -> f32 {
     sum as f32
 }
 
-fn multiply<B: Levels<N>, const N: usize>(row: &[u8], tile: &Tile, out: &mut [f32]) {
-    let (scale, blocks) = split::<B, N>(row);
-    int8::multiply(blocks, |block, out| decode(block, scale, out), tile, out);
+fn multiply<B: Levels<N>, const N: usize>(rows: Rows<'_>, x: &Activations, out: &mut [f32]) {
+    int8::multiply(rows, x, out, split::<B, N>, decode::<B, N>);
 }

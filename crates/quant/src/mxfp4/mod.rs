@@ -20,6 +20,8 @@ struct Block {
 
 impl Levels<32> for Block {
     const DTYPE: Dtype = Dtype::MXFP4;
+    const LARGEST: u8 = 12;
+    const ALIKE: usize = 32;
 
     /// Half the scale, since levels are twice the values: 2^(e − 128), below 2^−126 as a subnormal float.
     #[inline(always)]

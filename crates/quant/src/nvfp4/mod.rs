@@ -35,6 +35,7 @@ fn half_scale(bits: u8) -> f32 {
 
 impl Levels<64> for Block {
     const DTYPE: Dtype = Dtype::NVFP4;
+    const LARGEST: u8 = 12;
 
     /// There is no scale for the whole block.
     #[inline(always)]

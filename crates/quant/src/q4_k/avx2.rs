@@ -3,9 +3,9 @@
 use std::arch::x86_64::*;
 
 use super::Block;
-use crate::block::blocks;
-use crate::int8::Tile;
-use crate::int8::avx2::{self as int8, Superblock};
+use crate::block::{blocks, plain};
+use crate::int8::avx2::{self as int8, Affine, Superblock};
+use crate::int8::{Activations, Rows};
 use crate::k_scales;
 use crate::x86::avx2 as x86;
 
@@ -38,14 +38,14 @@ fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
 }
 
 /// Only [`crate::kernels_on`] hands this out, after checking the CPU.
-pub(super) fn multiply(row: &[u8], tile: &Tile, out: &mut [f32]) {
+pub(super) fn multiply(rows: Rows<'_>, x: &Activations, out: &mut [f32]) {
     // SAFETY: kernels_on has found the instructions available.
-    unsafe { multiply_avx2(row, tile, out) }
+    unsafe { multiply_avx2(rows, x, out) }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn multiply_avx2(row: &[u8], tile: &Tile, out: &mut [f32]) {
-    int8::superblocks::<Block, false>(row, tile, out, |block| open(block));
+fn multiply_avx2(rows: Rows<'_>, x: &Activations, out: &mut [f32]) {
+    int8::superblocks::<Block, Affine<15, 32>>(rows, x, out, plain, |block, _| open(block));
 }
 
 #[inline]

@@ -23,6 +23,8 @@ struct Block {
 
 impl Levels<32> for Block {
     const DTYPE: Dtype = Dtype::Q6_0;
+    const LARGEST: u8 = 32;
+    const ALIKE: usize = 32;
 
     #[inline(always)]
     fn scale(&self, _: f32) -> f32 {

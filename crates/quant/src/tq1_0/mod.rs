@@ -34,6 +34,8 @@ fn trit(byte: u8, place: usize) -> i8 {
 
 impl Levels<256> for Block {
     const DTYPE: Dtype = Dtype::TQ1_0;
+    const LARGEST: u8 = 1;
+    const ALIKE: usize = 32;
 
     #[inline(always)]
     fn scale(&self, _: f32) -> f32 {

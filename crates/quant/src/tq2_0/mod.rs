@@ -19,6 +19,8 @@ struct Block {
 
 impl Levels<256> for Block {
     const DTYPE: Dtype = Dtype::TQ2_0;
+    const LARGEST: u8 = 1;
+    const ALIKE: usize = 32;
 
     #[inline(always)]
     fn scale(&self, _: f32) -> f32 {
