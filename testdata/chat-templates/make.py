@@ -2,11 +2,13 @@
 """Renders cases.json with the chat templates of Kimi by Jinja2, set up as transformers sets it up.
 
     pip install jinja2 tinker-cookbook
-    make.py DIR > expected.json
+    make.py DIR
 
-DIR holds the templates as Moonshot published them, each as NAME.jinja; README.md says where they were found. tinker-cookbook carries Moonshot's
-tool_declaration_ts.py, which K2.5's tokenizer calls before it renders.
+DIR holds templates as Moonshot published them, each as NAME.jinja; README.md says where they were found. Writes
+expected.json, in which the texts of templates that DIR does not hold stay as they are. tinker-cookbook carries
+Moonshot's tool_declaration_ts.py, which K2.5's tokenizer calls before it renders.
 """
+import functools
 import importlib.util
 import json
 import pathlib
@@ -18,6 +20,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 TEMPLATES = [
     "kimi-k2-instruct-0711",
+    "kimi-k2-instruct-0715",
     "kimi-k2-instruct-newline",
     "kimi-k2-instruct",
     "kimi-k2-thinking",
@@ -33,6 +36,7 @@ def raise_exception(message):
     raise jinja2.exceptions.TemplateError(message)
 
 
+@functools.cache
 def encoder():
     # By its file: importing the package would want torch.
     for path in sys.path:
@@ -52,12 +56,13 @@ def deep_sort(x):
     return [deep_sort(i) for i in x] if isinstance(x, list) else x
 
 
-def render(template, case, encode):
+def render(template, case):
     context = {k: v for k, v in case.items() if k != "name"}
     context.setdefault("tools", None)
     context.setdefault("add_generation_prompt", True)
     if "tools_ts_str" in template.source and context["tools"]:
         context["tools"] = deep_sort(context["tools"])
+        encode = encoder()
         try:
             context["tools_ts_str"] = encode(context["tools"])
         except Exception:
@@ -73,19 +78,22 @@ def main():
     )
     environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = raise_exception
-    encode, expected = encoder(), {}
+    expected = json.loads((here / "expected.json").read_text())
     for name in TEMPLATES:
-        source = (there / f"{name}.jinja").read_text()
+        file = there / f"{name}.jinja"
+        if not file.exists():
+            continue
+        source = file.read_text()
         template = environment.from_string(source)
         template.source = source
         expected[name] = {}
         for case in cases:
             try:
-                expected[name][case["name"]] = render(template, case, encode)
+                expected[name][case["name"]] = render(template, case)
             except TypeError as error:  # the first template cannot take a content of null
                 print(f"{name}: {case['name']}: {error}", file=sys.stderr)
-    json.dump(expected, sys.stdout, ensure_ascii=False, indent=1, sort_keys=True)
-    print()
+    text = json.dumps(expected, ensure_ascii=False, indent=1, sort_keys=True)
+    (here / "expected.json").write_text(text + "\n")
 
 
 main()

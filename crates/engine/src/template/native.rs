@@ -1,9 +1,11 @@
 //! Kimi's turns without Jinja, for files that carry no template: `<|im_X|>name<|im_middle|>text<|im_end|>`
 //! with nothing between turns. It must not know other models' formats.
 
+use minijinja::Value;
+
 use super::{
     Rendering, json,
-    revision::{Revision, Tools},
+    revision::{Calls, Revision, Tools},
     typescript,
 };
 use crate::{ChatMessage, Error, Tokenizer};
@@ -124,9 +126,7 @@ impl Prompt<'_> {
                     self.special("</think>")?;
                 }
                 self.text(content);
-                if self.revision.calls {
-                    self.calls(message)?;
-                }
+                self.calls(message)?;
             }
             "tool" => {
                 self.open("<|im_system|>", name)?;
@@ -150,15 +150,28 @@ impl Prompt<'_> {
     }
 
     fn calls(&mut self, message: &ChatMessage) -> Result<(), Error> {
-        if message.tool_calls.is_empty() {
+        let calls = &message.tool_calls;
+        if calls.is_empty() || self.revision.calls == Calls::Dropped {
             return Ok(());
         }
         self.special("<|tool_calls_section_begin|>")?;
-        for call in &message.tool_calls {
+        for (at, call) in calls.iter().enumerate() {
+            let (id, arguments) = match self.revision.calls {
+                Calls::Recounted => {
+                    let arguments = json::dumps(
+                        &Value::from(call.arguments.as_str()),
+                        &json::Style::default(),
+                    );
+                    let arguments =
+                        arguments.map_err(|error| Error::Template(error.to_string()))?;
+                    (format!("functions.{}:{at}", call.name), arguments)
+                }
+                Calls::Dropped | Calls::AsMade => (call.id.clone(), call.arguments.clone()),
+            };
             self.special("<|tool_call_begin|>")?;
-            self.text(&call.id);
+            self.text(&id);
             self.special("<|tool_call_argument_begin|>")?;
-            self.text(&call.arguments);
+            self.text(&arguments);
             self.special("<|tool_call_end|>")?;
         }
         self.special("<|tool_calls_section_end|>")

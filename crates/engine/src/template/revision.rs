@@ -15,13 +15,23 @@ pub(super) struct Revision {
     pub(super) system_gap: &'static str,
     /// Between `## Return of ID` and a tool's result; `None` writes the result alone.
     pub(super) result_gap: Option<&'static str>,
-    /// Whether calls an assistant made are written.
-    pub(super) calls: bool,
+    pub(super) calls: Calls,
     /// Whether an assistant's turn begins with `<think>…</think>`.
     pub(super) thoughts: bool,
     /// Whether the answer's turn is opened with `<think>`, or with `<think></think>` when the client
     /// wants no thoughts.
     pub(super) opens_thoughts: bool,
+}
+
+/// How the calls of an assistant are written.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Calls {
+    /// Not at all.
+    Dropped,
+    /// Under ids that count from 0 in every turn, their arguments as one JSON string.
+    Recounted,
+    /// As they were made.
+    AsMade,
 }
 
 /// How tools are declared.
@@ -46,13 +56,13 @@ const INSTRUCT: Revision = Revision {
     names: true,
     system_gap: "",
     result_gap: Some("\n    "),
-    calls: true,
+    calls: Calls::AsMade,
     thoughts: false,
     opens_thoughts: false,
 };
 
 /// In order of publication, but the one for files that do not say what they are comes first.
-pub(super) const REVISIONS: [Revision; 5] = [
+pub(super) const REVISIONS: [Revision; 6] = [
     INSTRUCT,
     Revision {
         name: "kimi-k2-instruct-0711",
@@ -60,7 +70,17 @@ pub(super) const REVISIONS: [Revision; 5] = [
         tools: Tools::Json,
         names: false,
         result_gap: None,
-        calls: false,
+        calls: Calls::Dropped,
+        ..INSTRUCT
+    },
+    // Its `\n` stands outside of Jinja's braces, so that the model reads a backslash and an n.
+    Revision {
+        name: "kimi-k2-instruct-0715",
+        default_system: Some("You are a helpful assistant"),
+        tools: Tools::Json,
+        names: false,
+        result_gap: Some(r"\n"),
+        calls: Calls::Recounted,
         ..INSTRUCT
     },
     // A line break got into the template after the heads of system and tool turns, until 0905.
@@ -100,7 +120,11 @@ pub(super) fn of_source(source: &str) -> &'static Revision {
     } else if mark("<think>") {
         "kimi-k2-thinking"
     } else if mark("You are a helpful assistant") {
-        "kimi-k2-instruct-0711"
+        if mark("<|tool_calls_section_begin|>") {
+            "kimi-k2-instruct-0715"
+        } else {
+            "kimi-k2-instruct-0711"
+        }
     } else {
         "kimi-k2-instruct"
     };
@@ -144,6 +168,10 @@ mod tests {
             (
                 "You are a helpful assistant<|im_end|>",
                 "kimi-k2-instruct-0711",
+            ),
+            (
+                "You are a helpful assistant<|im_end|><|tool_calls_section_begin|>",
+                "kimi-k2-instruct-0715",
             ),
             ("", "kimi-k2-instruct"),
         ] {
