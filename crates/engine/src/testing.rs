@@ -196,6 +196,29 @@ impl Draft {
         self.tensors.push((spec, bytes));
     }
 
+    /// Adds what older files have in place of a layer's k_b and v_b: per head, the keys' rows (k_b turned over) and the
+    /// values'.
+    pub(crate) fn add_kv_b(&mut self, layer: usize, heads: usize) {
+        let [keys, values] = ["k_b", "v_b"].map(|name| format!("blk.{layer}.attn_{name}.weight"));
+        let nope = self.tensor(&keys).0.dims[0] as usize;
+        let kv = self.tensor(&values).0.dims[0] as usize;
+        let (keys, values) = (self.floats(&keys), self.floats(&values));
+        let mut both = Vec::new();
+        for (keys, values) in keys
+            .chunks(kv * nope)
+            .zip(values.chunks(values.len() / heads))
+        {
+            for at in 0..nope {
+                both.extend(keys.iter().skip(at).step_by(nope));
+            }
+            both.extend_from_slice(values);
+        }
+        let bytes = quant::quantize(Dtype::F32, &both).unwrap();
+        let name = format!("blk.{layer}.attn_kv_b.weight");
+        let rows = both.len() / kv;
+        self.add(&name, &[kv as u64, rows as u64], Dtype::F32, bytes);
+    }
+
     pub(crate) fn write(&self, path: &Path) {
         write_file(path, &self.metadata, &self.tensors);
     }

@@ -18,8 +18,19 @@ pub(crate) struct Shape {
     /// YaRN's factor, as Kimi-K2 has it over 4,096 tokens.
     pub(crate) yarn: Option<f32>,
     pub(crate) context: u32,
-    /// Keys and values of attention in one tensor, as files of before April 2025 have them.
-    pub(crate) legacy: bool,
+    pub(crate) layout: Layout,
+}
+
+/// How a file keeps the weights that lead to keys and values of attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// k_b and v_b, a matrix for each head.
+    PerHead,
+    /// Both in one tensor, as files of before April 2025 have them.
+    Legacy,
+    /// As ik_llama.cpp's converter writes them: the one tensor, and k_b and v_b beside it with heads and rows as one
+    /// dimension.
+    TwoDimensions,
 }
 
 /// 27 layers, no compressed queries, two shared experts, no scaling of positions.
@@ -33,7 +44,7 @@ pub(crate) const MOONLIGHT: Shape = Shape {
     rope_base: 50_000.0,
     yarn: None,
     context: 8192,
-    legacy: false,
+    layout: Layout::PerHead,
 };
 
 /// The text model of Kimi-VL: Moonlight with slower rotations.
@@ -55,17 +66,38 @@ pub(crate) const KIMI_K2_5: Shape = Shape {
     rope_base: 50_000.0,
     yarn: Some(64.0),
     context: 262_144,
-    legacy: false,
+    layout: Layout::PerHead,
 };
 
 /// A file of an older converter.
 pub(crate) const LEGACY: Shape = Shape {
     name: "Kimi-K2.5-like-legacy",
-    legacy: true,
+    layout: Layout::Legacy,
     ..KIMI_K2_5
 };
 
+/// A file of ik_llama.cpp's converter.
+pub(crate) const TWO_DIMENSIONS: Shape = Shape {
+    name: "Kimi-K2.5-like-2d",
+    layout: Layout::TwoDimensions,
+    ..KIMI_K2_5
+};
+
+/// The same with Moonlight's sizes.
+pub(crate) const MOONLIGHT_TWO_DIMENSIONS: Shape = Shape {
+    name: "Moonlight-like-2d",
+    layout: Layout::TwoDimensions,
+    ..MOONLIGHT
+};
+
+/// All that llama.cpp reads.
 pub(crate) const ALL: [Shape; 4] = [MOONLIGHT, KIMI_VL, KIMI_K2_5, LEGACY];
+
+/// Those it does not, each with one that has the same weights in a layout it reads.
+pub(crate) const OURS: [(Shape, Shape); 2] = [
+    (TWO_DIMENSIONS, KIMI_K2_5),
+    (MOONLIGHT_TWO_DIMENSIONS, MOONLIGHT),
+];
 
 const HIDDEN: usize = 64;
 const HEADS: usize = 4;
@@ -100,6 +132,11 @@ impl Shape {
         for layer in 0..self.layers {
             self.layer(&mut tensors, layer);
         }
+        if self.layout == Layout::TwoDimensions {
+            for layer in 0..self.layers {
+                tensors.draft.add_kv_b(layer, HEADS);
+            }
+        }
         tensors.draft
     }
 
@@ -123,7 +160,7 @@ impl Shape {
             ("expert_feed_forward_length", EXPERT_FF),
             ("expert_gating_func", 2),
         ];
-        let attention = if self.legacy {
+        let attention = if self.layout != Layout::PerHead {
             vec![
                 ("attention.head_count_kv", HEADS),
                 ("attention.key_length", NOPE + ROPE),
@@ -172,11 +209,16 @@ impl Shape {
         }
         add("attn_kv_a_mqa.weight", &[HIDDEN, KV_LORA + ROPE]);
         add("attn_kv_a_norm.weight", &[KV_LORA]);
-        if self.legacy {
-            add("attn_kv_b.weight", &[KV_LORA, HEADS * (NOPE + V_HEAD)]);
-        } else {
-            add("attn_k_b.weight", &[NOPE, KV_LORA, HEADS]);
-            add("attn_v_b.weight", &[KV_LORA, V_HEAD, HEADS]);
+        match self.layout {
+            Layout::PerHead => {
+                add("attn_k_b.weight", &[NOPE, KV_LORA, HEADS]);
+                add("attn_v_b.weight", &[KV_LORA, V_HEAD, HEADS]);
+            }
+            Layout::Legacy => add("attn_kv_b.weight", &[KV_LORA, HEADS * (NOPE + V_HEAD)]),
+            Layout::TwoDimensions => {
+                add("attn_k_b.weight", &[NOPE, KV_LORA * HEADS]);
+                add("attn_v_b.weight", &[KV_LORA, V_HEAD * HEADS]);
+            }
         }
         add("attn_output.weight", &[HEADS * V_HEAD, HIDDEN]);
         add("ffn_norm.weight", &[HIDDEN]);

@@ -26,32 +26,12 @@ fn legacy_metadata(draft: &mut Draft) {
     rewrite(draft, |key| !key.ends_with("_mla"), &sizes);
 }
 
-/// Adds what legacy files have in place of k_b and v_b: per head, the keys' rows (k_b turned over) and the values'.
-fn add_kv_b(draft: &mut Draft) {
-    let (heads, nope, v, kv) = (4, 64, 64, 256);
-    for layer in 0..4 {
-        let keys = draft.floats(&format!("blk.{layer}.attn_k_b.weight"));
-        let values = draft.floats(&format!("blk.{layer}.attn_v_b.weight"));
-        let mut both = Vec::new();
-        for head in 0..heads {
-            for i in 0..nope {
-                both.extend((0..kv).map(|j| keys[(head * kv + j) * nope + i]));
-            }
-            both.extend_from_slice(&values[head * v * kv..(head + 1) * v * kv]);
-        }
-        let bytes = quant::quantize(Dtype::F32, &both).unwrap();
-        let name = format!("blk.{layer}.attn_kv_b.weight");
-        let dims = [kv as u64, (heads * (nope + v)) as u64];
-        draft.add(&name, &dims, Dtype::F32, bytes);
-    }
-}
-
 #[test]
 fn keys_and_values_together() {
     let difference = compare(|draft| {
         legacy_metadata(draft);
-        add_kv_b(draft);
         for layer in 0..4 {
+            draft.add_kv_b(layer, 4);
             draft.remove(&format!("blk.{layer}.attn_k_b.weight"));
             draft.remove(&format!("blk.{layer}.attn_v_b.weight"));
         }
@@ -65,8 +45,8 @@ fn keys_and_values_together() {
 fn keys_and_values_of_all_heads_in_two_dimensions() {
     let difference = compare(|draft| {
         legacy_metadata(draft);
-        add_kv_b(draft);
         for layer in 0..4 {
+            draft.add_kv_b(layer, 4);
             let keys = &mut draft.tensor(&format!("blk.{layer}.attn_k_b.weight")).0;
             assert_eq!(keys.dims, [64, 256, 4]);
             keys.dims = vec![64, 1024];
