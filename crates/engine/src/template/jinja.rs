@@ -2,7 +2,10 @@
 //! `json.dumps` for `tojson`, lists in namespaces that `append` and `pop` change. It must not know
 //! chat messages or tokens.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    io::{self, Write},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use minijinja::{
     Environment, Error as JinjaError, ErrorKind, State, Value, functions,
@@ -22,6 +25,12 @@ const MAX_SOURCE: usize = 1 << 20;
 
 /// Instructions a rendering may take; Kimi's templates take some hundred per message.
 const MAX_STEPS: u64 = 10_000_000;
+
+/// Longest text rendered: many times the longest request.
+const MAX_TEXT: usize = 64 << 20;
+
+/// Most spaces per level that `tojson` writes; published templates ask for 2 or 4.
+const MAX_INDENT: usize = 64;
 
 /// A compiled template.
 pub(super) struct Jinja {
@@ -66,10 +75,31 @@ impl Jinja {
     }
 
     pub(super) fn render(&self, context: Value) -> Result<String, Error> {
+        let mut text = Text::default();
         self.environment
             .get_template(NAME)
-            .and_then(|template| template.render(context))
-            .map_err(refused)
+            .and_then(|template| template.render_captured_to(context, &mut text).map(|_| ()))
+            .map_err(refused)?;
+        String::from_utf8(text.0).map_err(|error| Error::Template(error.to_string()))
+    }
+}
+
+/// What is rendered, up to a limit: a few words in nested loops are as much as the disk holds.
+#[derive(Default)]
+struct Text(Vec<u8>);
+
+impl Write for Text {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_TEXT {
+            let words = format!("renders more than {MAX_TEXT} bytes");
+            return Err(io::Error::other(words));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -97,6 +127,12 @@ fn tojson(value: &Value, indent: Option<Value>, options: Kwargs) -> Result<Value
         Some(indent) if indent.is_none() => None,
         Some(indent) => Some(usize::try_from(indent)?),
     };
+    if indent.is_some_and(|indent| indent > MAX_INDENT) {
+        return Err(JinjaError::new(
+            ErrorKind::InvalidOperation,
+            format!("tojson: an indent of more than {MAX_INDENT}"),
+        ));
+    }
     let separators: Option<(String, String)> = match options.get::<Option<Value>>("separators")? {
         None => None,
         Some(pair) if pair.is_none() => None,
@@ -188,6 +224,24 @@ impl Object for List {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    fn refusal(source: &str) -> String {
+        let globals = [("bos_token", String::new()), ("eos_token", String::new())];
+        let jinja = Jinja::compile(source, globals).unwrap();
+        jinja.render(Value::from(())).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_text_that_does_not_end_is_ended() {
+        let error = refusal("{% for i in range(9999) %}{{ 'long' * 9999 }}{% endfor %}");
+        assert!(error.contains("more than 67108864 bytes"), "{error}");
+    }
+
+    #[test]
+    fn an_indentation_of_any_width_is_refused() {
+        let error = refusal("{{ [1] | tojson(indent=99999999999) }}");
+        assert!(error.contains("indent"), "{error}");
+    }
 
     #[test]
     fn a_template_that_does_not_end_is_ended() {
