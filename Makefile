@@ -32,8 +32,8 @@ e2e: deps images
 	e2e/cluster/selftest.sh
 	e2e/cluster/with-cluster.sh e2e/scenarios.sh
 
-# Hours: every crash point, a hundred kills, a thousand models. Interrupted, it goes on where it was; docs/reliability.md
-# has its results.
+# Hours: every crash point, a hundred kills, a thousand models, ten million hostile inputs. Interrupted, it goes on where
+# it was; docs/reliability.md and docs/fidelity.md have its results.
 test-long: deps images
 	cargo test -p kimi-operator -p fetch --locked --no-run
 	e2e/long.sh

@@ -23,6 +23,19 @@ step kills env KIMI_KILLS=100 cargo test -p fetch --locked --test hub kills -- -
 step crash e2e/proofs.sh crash
 step scale env KIMI_OPERATOR_BIN="${CARGO_TARGET_DIR:-target}/release/kimi-operator" e2e/proofs.sh scale
 
+# Bars of docs/fidelity.md. llama-quantize's files are not in the repository: KIMI_FIXTURES names the folder they are in.
+if [[ -n "${KIMI_FIXTURES:-}" ]]; then
+    step types cargo test -p engine --locked --lib in_every_quant -- --ignored --nocapture
+    step closeness cargo test -p engine --locked --lib every_type_is_as_close -- --ignored --nocapture
+else
+    echo "not run: llama-quantize's files in every type, since KIMI_FIXTURES is not set"
+fi
+step storm cargo test -p worker --locked --test storm a_storm_of_rude_clients -- --ignored --nocapture
+# Ten million in all.
+for target in header:3000000 model:400000 safetensors:3000000 tokenizer:2000000 template:600000 body:1000000; do
+    step "fuzz-${target%:*}" env KIMI_FUZZ="${target#*:}" cargo test -p fuzz --profile fuzz --locked --test inputs "${target%:*}" -- --nocapture
+done
+
 echo
-grep -hE '^(campaign:|kills survived:|[a-z, ]+ survived: |writes that did not|apply to Job:|[0-9]+ models|operator.s RSS|writes in )' \
+grep -hE '^(campaign:|kills survived:|[a-z, ]+ survived: |writes that did not|apply to Job:|[0-9]+ models|operator.s RSS|writes in |.* of llama.cpp.s$|storm: |fuzz )' \
     "$KIMI_LONG"/*.log

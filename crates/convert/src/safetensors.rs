@@ -98,8 +98,20 @@ fn broken(path: &Path, problem: impl Into<String>) -> Error {
 }
 
 fn read_file(path: &Path) -> Result<BTreeMap<String, Tensor>, Error> {
-    let mut file = File::open(path).map_err(Error::io(path))?;
+    let file = File::open(path).map_err(Error::io(path))?;
     let file_len = file.metadata().map_err(Error::io(path))?.len();
+    read_header(file, file_len, path)
+}
+
+/// The tensors that the header at the beginning of `file` lists, by name; `path` is what errors call it.
+///
+/// # Errors
+/// Names the file, and the tensor where it is one's fault.
+pub fn read_header(
+    mut file: impl Read,
+    file_len: u64,
+    path: &Path,
+) -> Result<BTreeMap<String, Tensor>, Error> {
     let mut length = [0; 8];
     file.read_exact(&mut length)
         .map_err(|_| broken(path, "too short to be a safetensors file"))?;

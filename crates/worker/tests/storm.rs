@@ -1,6 +1,6 @@
 //! Many clients at once, most of them rude: they leave early, read slowly, send too much or nonsense.
 //! Whatever they do, nobody gets a 5xx, no slot stays taken, memory stays bounded and a drain ends well.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod common;
 
@@ -194,6 +194,7 @@ fn storm(clients: usize, rounds: usize) {
     calm(&server);
     let before = resident(&server);
 
+    let begun = Instant::now();
     let runtime = Runtime::new().unwrap();
     let told = runtime.block_on(async {
         let gate = Arc::new(Barrier::new(clients));
@@ -223,6 +224,7 @@ fn storm(clients: usize, rounds: usize) {
         told
     });
     assert_eq!(told.values().sum::<usize>(), clients * rounds);
+    let seconds = begun.elapsed().as_secs_f64();
 
     // Those who left have left nothing behind.
     let begun = Instant::now();
@@ -245,6 +247,21 @@ fn storm(clients: usize, rounds: usize) {
     assert!(
         grown < 256 << 20,
         "{grown} bytes more after the storm: {told:?}"
+    );
+
+    let sum = |wanted: u16| -> usize {
+        let of_status = told.iter().filter(|((_, status), _)| *status == wanted);
+        of_status.map(|(_, count)| count).sum()
+    };
+    println!(
+        "storm: {clients} clients, {} requests in {seconds:.0} s: {} answered, {} told to come back, {} refused, {} left; \
+         {} MiB more resident",
+        clients * rounds,
+        sum(200),
+        sum(429),
+        sum(400) + sum(413),
+        sum(0),
+        grown >> 20
     );
 
     // A drain in the middle of answers: those under way end, and so does the process.

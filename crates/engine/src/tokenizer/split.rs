@@ -10,13 +10,13 @@ use self::classes::{Classes, DIGIT, HAN, LETTER, LOWER, NEWLINE, SPACE, UPPER};
 use crate::Error;
 
 pub(super) struct Splitter {
-    classes: Classes,
+    classes: &'static Classes,
 }
 
 impl Splitter {
     pub(super) fn new() -> Result<Self, Error> {
         Ok(Self {
-            classes: Classes::new()?,
+            classes: Classes::shared()?,
         })
     }
 

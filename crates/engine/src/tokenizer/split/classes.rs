@@ -1,7 +1,7 @@
 //! Which classes of Kimi's pattern a character belongs to, from the Unicode tables of the regex crates.
 //! It must not know the pattern.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::OnceLock};
 
 use regex_syntax::{
     Parser,
@@ -45,7 +45,16 @@ pub(super) struct Classes {
 }
 
 impl Classes {
-    pub(super) fn new() -> Result<Self, Error> {
+    /// The tables, made once in a process.
+    pub(super) fn shared() -> Result<&'static Self, Error> {
+        static CLASSES: OnceLock<Classes> = OnceLock::new();
+        match CLASSES.get() {
+            Some(classes) => Ok(classes),
+            None => Self::new().map(|classes| CLASSES.get_or_init(|| classes)),
+        }
+    }
+
+    fn new() -> Result<Self, Error> {
         let mut flat = vec![0u8; char::MAX as usize + 1];
         for (class, pattern) in CLASSES {
             let broken = || Error::Tokenizer(format!("no table of the characters {pattern}"));
