@@ -41,6 +41,9 @@ pub const ANNOTATION_QUANT: &str = "kimioperator.dev/quant";
 pub const ANNOTATION_STOPPED_AT: &str = "kimioperator.dev/stopped-at";
 /// On the Service: the last change of its selector, `crate::crd::LastSwitch` as JSON.
 pub const ANNOTATION_SWITCH: &str = "kimioperator.dev/last-switch";
+/// On the Service: what its selector leads to, `crate::snapshot::Selected` as JSON, so that a switch is written down in
+/// full whatever is known of Deployments at that moment.
+pub const ANNOTATION_SELECTED: &str = "kimioperator.dev/selected";
 /// On a Deployment that was stopped: when its last pod was gone, RFC 3339.
 pub const ANNOTATION_EMPTIED_AT: &str = "kimioperator.dev/emptied-at";
 /// On the Service: the target that was last rolled back, `crate::snapshot::GivenUp` as JSON, so that the same spec is

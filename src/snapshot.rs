@@ -52,6 +52,7 @@ pub struct ModelMeta {
     pub namespace: String,
     pub uid: String,
     pub generation: i64,
+    pub created: Option<Timestamp>,
     /// A deletion timestamp is set: nothing more is made for it.
     pub deleting: bool,
     /// Hash of the restart annotation's value.
@@ -211,6 +212,8 @@ pub struct Workload {
     pub shown: Vec<String>,
     /// Its pods request a GPU.
     pub gpu: bool,
+    /// Its weights are on a volume of the user's, which no watch shows once the spec names it no more.
+    pub on_given_volume: bool,
     /// `spec.replicas`.
     pub replicas: i32,
     /// The stopped-at annotation.
@@ -259,12 +262,26 @@ pub struct ServiceState {
     pub selected: Option<String>,
     /// Ready endpoints that belong to no workload of `selected`: a switch that has not settled.
     pub foreign_endpoints: usize,
+    /// The selected annotation, if it parses and is about `selected`.
+    pub leads_to: Option<Selected>,
     /// The last-switch annotation, if it parses.
     pub last_switch: Option<LastSwitch>,
     /// The history annotation, newest first; empty if it does not parse.
     pub history: Vec<HistoryEntry>,
     /// The given-up annotation, if it parses.
     pub given_up: Option<GivenUp>,
+}
+
+/// What a selector leads to, in the words of the target that it was set for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Selected {
+    pub workload: String,
+    pub artifact: String,
+    pub quant: String,
+    /// The inputs annotation of its Deployment, where that has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<String>,
 }
 
 /// A target that was rolled back: its weights verify, and it could not take over.
@@ -316,6 +333,16 @@ impl Snapshot {
     #[must_use]
     pub fn given(&self) -> Option<&Claim> {
         self.claims.iter().find(|claim| claim.given)
+    }
+
+    /// Whether the weights of a server are still on their volume, as far as can be known: a volume of the user's is the
+    /// user's to keep.
+    #[must_use]
+    pub fn keeps_weights_of(&self, workload: &Workload) -> bool {
+        match self.claim(&workload.artifact) {
+            Some(claim) => !claim.deleting,
+            None => workload.on_given_volume,
+        }
     }
 
     /// The Deployment of a workload id.

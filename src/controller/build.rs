@@ -477,10 +477,10 @@ fn deletions(
 
 /// Whether a server could not start again: no pod holds its volume, and that is gone, goes, or is not whole.
 fn weights_gone(snapshot: &Snapshot, workload: &Workload) -> bool {
-    let whole = snapshot
-        .claim(&workload.artifact)
-        .is_some_and(|claim| claim.verified.is_some() && !claim.deleting);
-    !whole && !workload.holds_its_volume()
+    let claim = snapshot.claim(&workload.artifact);
+    let partial = claim.is_some_and(|claim| claim.verified.is_none());
+    let gone = partial || !snapshot.keeps_weights_of(workload);
+    gone && !workload.holds_its_volume()
 }
 
 /// The weights of a server that was stopped to make room for others, once the last stream has ended: until then an edit

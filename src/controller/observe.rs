@@ -30,7 +30,7 @@ use super::watch::{Guarded, Stores};
 use crate::crd::KimiModel;
 use crate::names::{self, Component};
 use crate::snapshot::{
-    JobKind, JobPhase, JobState, ModelMeta, Node, ServiceState, Snapshot, Workload,
+    JobKind, JobPhase, JobState, ModelMeta, Node, Selected, ServiceState, Snapshot, Workload,
 };
 use crate::telemetry::Metrics;
 
@@ -221,6 +221,7 @@ pub fn snapshot(model: &KimiModel, live: &Live, now: Timestamp) -> Snapshot {
             namespace: model.namespace().unwrap_or_default(),
             uid: uid.clone(),
             generation: model.metadata.generation.unwrap_or_default(),
+            created: model.metadata.creation_timestamp.as_ref().map(|at| at.0),
             deleting: model.metadata.deletion_timestamp.is_some(),
             // Hashed: a value of any length and alphabet goes into labels and arguments of ours.
             restart: annotation(&model.metadata, names::ANNOTATION_RESTART).map(names::short_hash),
@@ -251,6 +252,8 @@ pub fn snapshot(model: &KimiModel, live: &Live, now: Timestamp) -> Snapshot {
             .filter_map(|deployment| observe_workload(deployment, live, now))
             .collect(),
         service: service.map(|service| ServiceState {
+            leads_to: parsed(&service.metadata, names::ANNOTATION_SELECTED)
+                .filter(|to: &Selected| Some(&to.workload) == selected.as_ref()),
             selected,
             foreign_endpoints: foreign,
             last_switch: parsed(&service.metadata, names::ANNOTATION_SWITCH),
@@ -405,6 +408,7 @@ fn observe_workload(deployment: &Deployment, live: &Live, now: Timestamp) -> Opt
         inputs: annotation(meta, names::ANNOTATION_INPUTS).map(str::to_owned),
         shown: shown(deployment),
         gpu: server_container(deployment).is_some_and(server::requests_gpu),
+        on_given_volume: mounts_given(deployment),
         replicas: deployment
             .spec
             .as_ref()
@@ -426,6 +430,23 @@ fn observe_workload(deployment: &Deployment, live: &Live, now: Timestamp) -> Opt
 fn server_container(deployment: &Deployment) -> Option<&Container> {
     let template = &deployment.spec.as_ref()?.template;
     template.spec.as_ref()?.containers.first()
+}
+
+/// Whether what it mounts has another name than our claims of its artifact.
+fn mounts_given(deployment: &Deployment) -> bool {
+    let meta = &deployment.metadata;
+    let word = |key: &str| label(meta, key).unwrap_or_default();
+    let own = names::claim(word(names::LABEL_INSTANCE), word(names::LABEL_ARTIFACT));
+    let pod = deployment
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.template.spec.as_ref());
+    let volumes = pod.and_then(|pod| pod.volumes.as_deref());
+    let claims = volumes
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|volume| volume.persistent_volume_claim.as_ref());
+    claims.into_iter().any(|claim| claim.claim_name != own)
 }
 
 fn shown(deployment: &Deployment) -> Vec<String> {

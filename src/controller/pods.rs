@@ -230,7 +230,7 @@ pub fn server(pod: &Pod, now: Timestamp) -> ServerPod {
             .sum(),
         started: running.map(|time| time.0),
         ended,
-        ready_since: ready.map(|c| transition(c, now)),
+        ready_since: ready.and_then(|c| Some(c.last_transition_time.as_ref()?.0)),
         usage: None,
     }
 }

@@ -129,6 +129,12 @@ impl Cluster {
         self.pods.clear();
     }
 
+    /// What the spec does not name is not looked at.
+    fn names_given(&self) -> bool {
+        let source = self.model.spec.source.as_ref();
+        source.is_some_and(|source| source.pvc.is_some())
+    }
+
     fn gpus(&self) -> u64 {
         u64::from(self.product.is_some())
     }
@@ -149,7 +155,11 @@ impl Cluster {
                 .iter()
                 .map(|(name, memory)| Arc::new(node(name, *memory, self.product)))
                 .collect(),
-            given: self.given.clone().map(Arc::new),
+            given: self
+                .given
+                .clone()
+                .filter(|_| self.names_given())
+                .map(Arc::new),
             models: self.models.clone(),
         };
         let mut seen = snapshot(&self.model, &live, self.now);

@@ -11,7 +11,7 @@ use super::super::plan::{Decision, Step, history};
 use super::super::validate::ValidModel;
 use super::Error;
 use crate::names::{self, Component};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Selected, Snapshot};
 
 /// The Service. It is made early, selecting nothing, so that its address stands before the first server does.
 ///
@@ -34,12 +34,19 @@ pub fn build(
         annotations.insert(key.to_owned(), text);
     };
     let mut selected = kept.unwrap_or(names::NO_WORKLOAD);
+    let mut leads_to = live.and_then(|service| service.leads_to.clone());
     let mut switch = live.and_then(|service| service.last_switch.clone());
     let mut entries = live.map_or_else(Vec::new, |service| service.history.clone());
     let mut given_up = live.and_then(|service| service.given_up.as_ref());
     match (&decision.step, target) {
         (Step::Flip { entry }, Some(target)) => {
             selected = target.workload.as_str();
+            leads_to = Some(Selected {
+                workload: target.workload.clone(),
+                artifact: target.artifact.clone(),
+                quant: target.facts.quant.clone(),
+                inputs: Some(target.inputs.clone()),
+            });
             switch = Some(entry.into());
             entries = history::with(entry, &entries);
             given_up = None;
@@ -57,6 +64,18 @@ pub fn build(
             );
         }
         _ => {}
+    }
+    if let (Some(leads_to), Some(target)) = (&mut leads_to, target)
+        && leads_to.workload == target.workload
+    {
+        // Words that change no template change no workload.
+        leads_to.inputs = Some(target.inputs.clone());
+    }
+    if let Some(leads_to) = &leads_to {
+        note(
+            names::ANNOTATION_SELECTED,
+            super::json("selected workload", leads_to)?,
+        );
     }
     if let Some(switch) = &switch {
         note(

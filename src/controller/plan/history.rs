@@ -1,27 +1,51 @@
 //! What is written down of a change: the entries of `status.history`, which live on the Service so that no decision and
 //! no entry depends on the status. It must decide nothing.
 
+use jiff::SignedDuration;
+
 use crate::controller::assess::Target;
 use crate::crd::{HistoryEntry, Outcome};
-use crate::snapshot::{Snapshot, Workload};
+use crate::snapshot::{Selected, Snapshot, Workload};
 
 /// Entries kept, newest first; the schema's limit.
 const KEPT: usize = 10;
 
-/// The endpoint moves from `old` to the target.
-pub(super) fn switched(
-    target: &Target,
-    snapshot: &Snapshot,
-    old: Option<&Workload>,
-) -> HistoryEntry {
-    let reason = match old {
+/// The endpoint moves to the target, from what it leads to now.
+pub(super) fn switched(target: &Target, snapshot: &Snapshot) -> HistoryEntry {
+    let from = selected(snapshot).filter(|from| from.workload != target.workload);
+    let reason = match &from {
         None => "Deployed",
         Some(old) if old.quant != target.facts.quant => "QuantEdited",
         Some(old) if old.artifact != target.artifact => "SourceEdited",
         Some(old) if old.inputs.as_ref() == Some(&target.inputs) => "EngineUpdated",
         Some(_) => "ServerEdited",
     };
-    entry(target, snapshot, old, Outcome::Switched, reason.to_owned())
+    let quant = from.map(|from| from.quant);
+    entry(
+        target,
+        snapshot,
+        quant,
+        Outcome::Switched,
+        reason.to_owned(),
+    )
+}
+
+/// What the endpoint leads to: by its own record, which an old view of Deployments cannot hide, else by the Deployment
+/// of the workload that it selects.
+fn selected(snapshot: &Snapshot) -> Option<Selected> {
+    let recorded = snapshot
+        .service
+        .as_ref()
+        .and_then(|service| service.leads_to.clone());
+    recorded.or_else(|| {
+        let active = snapshot.active()?;
+        Some(Selected {
+            workload: active.id.clone(),
+            artifact: active.artifact.clone(),
+            quant: active.quant.clone(),
+            inputs: active.inputs.clone(),
+        })
+    })
 }
 
 /// The target is given up for `old`.
@@ -31,7 +55,8 @@ pub(super) fn rolled_back(
     old: &Workload,
     reason: String,
 ) -> HistoryEntry {
-    entry(target, snapshot, Some(old), Outcome::RolledBack, reason)
+    let quant = Some(old.quant.clone());
+    entry(target, snapshot, quant, Outcome::RolledBack, reason)
 }
 
 /// The list with `entry` in it: in front, or in the place of the one of the same time.
@@ -48,7 +73,7 @@ pub fn with(entry: &HistoryEntry, history: &[HistoryEntry]) -> Vec<HistoryEntry>
 fn entry(
     target: &Target,
     snapshot: &Snapshot,
-    old: Option<&Workload>,
+    from: Option<String>,
     outcome: Outcome,
     reason: String,
 ) -> HistoryEntry {
@@ -56,16 +81,24 @@ fn entry(
         .service
         .as_ref()
         .and_then(|service| service.history.first());
-    // A volume made since the last change was filled for this one.
-    let fetched = snapshot
-        .claim(&target.artifact)
-        .is_some_and(|claim| last.is_none_or(|last| claim.created > last.time));
-    let stopped_at = old
-        .filter(|old| old.replicas == 0)
+    // A volume of ours that was made for this KimiModel and since its last change was filled for this one. Kubernetes
+    // cuts the moments that it writes down to whole seconds.
+    let fetched = snapshot.claim(&target.artifact).is_some_and(|claim| {
+        let adopted = snapshot
+            .model
+            .created
+            .is_some_and(|born| claim.created < born);
+        let age = |last: &HistoryEntry| last.time.duration_since(claim.created);
+        let older = last.is_some_and(|last| age(last) >= SignedDuration::from_secs(1));
+        !adopted && !older && !claim.given
+    });
+    let stopped_at = snapshot
+        .active()
+        .filter(|old| old.id != target.workload && old.replicas == 0)
         .and_then(|old| old.stopped_at);
     HistoryEntry {
         time: snapshot.now,
-        from: old.map(|old| old.quant.clone()),
+        from,
         to: target.facts.quant.clone(),
         outcome,
         reason,

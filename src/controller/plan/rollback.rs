@@ -16,14 +16,9 @@ const TRIES: u32 = 3;
 /// The server to go back to: it is selected and its weights are still there. Without one nothing is given up, since
 /// trying on under the kubelet's back-off costs nobody an answer.
 pub(super) fn fallback<'a>(target: &Target, snapshot: &'a Snapshot) -> Option<&'a Workload> {
-    let kept = |artifact: &str| {
-        snapshot
-            .claim(artifact)
-            .is_some_and(|claim| !claim.deleting)
-    };
-    snapshot
-        .active()
-        .filter(|active| active.id != target.workload && !active.deleting && kept(&active.artifact))
+    snapshot.active().filter(|active| {
+        active.id != target.workload && !active.deleting && snapshot.keeps_weights_of(active)
+    })
 }
 
 /// Step 7: this very spec was rolled back before.
@@ -104,7 +99,11 @@ pub(super) fn outage_refused(
     old: &Workload,
 ) -> Option<Decision> {
     let max = model.max_outage?;
-    let old_bytes = snapshot.claim(&old.artifact)?.facts.as_ref()?.bytes;
+    let facts = snapshot
+        .claim(&old.artifact)
+        .and_then(|claim| claim.facts.as_ref());
+    // Of a volume of the user's that the spec names no more nothing is known: then both are taken to be as large.
+    let old_bytes = facts.map_or(target.facts.bytes, |facts| facts.bytes);
     let loads = old
         .pods
         .iter()

@@ -1,7 +1,9 @@
 //! The planner's checks from a verified artifact to an endpoint that leads to it alone: start beside the old server, or
 //! in its place where only one fits, then flip, settle and drain. It must know nothing about Jobs and volumes.
 
-use jiff::SignedDuration;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 
 use crate::controller::assess::Target;
 use crate::controller::validate::ValidModel;
@@ -9,6 +11,10 @@ use crate::names;
 use crate::snapshot::{Blocked, BlockedCause, ServerPod, Snapshot, Workload};
 
 use super::{Decision, ROOM_PATIENCE, Reason, Step, history, rollback};
+
+/// A pod is ready for at least two seconds before the endpoint moves to it; its Node writes the moment down in whole
+/// seconds, cut off.
+const HEARING: SignedDuration = SignedDuration::from_secs(3);
 
 /// Steps 9 and 10: the target's Deployment and its pod.
 pub(super) fn start(
@@ -206,15 +212,34 @@ fn frees_room(model: &ValidModel, target: &Target, blocked: &Blocked, old: &Work
             .any(could_take)
 }
 
+/// When the last of the endpoints' keepers has heard that the target is ready. Kubernetes tells of a pod's readiness and
+/// of a new selector one by one: a selector that is heard of first leads nowhere for a moment. `None` where nothing would
+/// be lost by that, since nothing answers, and where the clock of the pod's Node says nothing, being ahead of ours.
+fn heard_of(model: &ValidModel, target: &Target, snapshot: &Snapshot) -> Option<Timestamp> {
+    snapshot.service.as_ref()?.selected.as_ref()?;
+    let dark = snapshot.active().is_some_and(|old| old.ready_pods() == 0);
+    if dark || model.replicas == 0 {
+        return None;
+    }
+    let pods = snapshot.workload(&target.workload)?.pods.iter();
+    let ready = pods.filter(|pod| pod.ready && !pod.terminating);
+    let since = ready.filter_map(|pod| pod.ready_since).min()?;
+    let at = since.checked_add(HEARING).ok()?;
+    (snapshot.now < at && since.duration_since(snapshot.now) < HEARING).then_some(at)
+}
+
 /// Steps 11 to 13: the endpoint, once the target is ready.
 pub(super) fn switch(model: &ValidModel, target: &Target, snapshot: &Snapshot) -> Option<Decision> {
     let to = &target.facts.quant;
     let service = snapshot.service.as_ref();
     if service.and_then(|service| service.selected.as_ref()) != Some(&target.workload) {
-        let old = snapshot
-            .active()
-            .filter(|active| active.id != target.workload);
-        let entry = history::switched(target, snapshot, old);
+        if let Some(at) = heard_of(model, target, snapshot) {
+            let message =
+                format!("{to} passed its self-test: the endpoint moves to it in a moment");
+            let left = Duration::try_from(at.duration_since(snapshot.now)).unwrap_or_default();
+            return Some(Decision::new(Step::WaitReady, Reason::Switching, message).every(left));
+        }
+        let entry = history::switched(target, snapshot);
         let message = format!("{to} passed its self-test: the endpoint moves to it");
         return Some(Decision::new(
             Step::Flip { entry },

@@ -6,10 +6,12 @@ mod rollback;
 use jiff::SignedDuration;
 use sizing::facts::Failure;
 
-use super::{Decision, Step, plan};
+use super::{Decision, Step, history, plan};
 use crate::controller::assess::Target;
+use crate::crd::HistoryEntry;
+use crate::names;
 use crate::snapshot::{
-    Blocked, BlockedCause, Claim, JobKind, JobPhase, JobState, ServiceState, Snapshot,
+    Blocked, BlockedCause, Claim, JobKind, JobPhase, JobState, Selected, ServiceState, Snapshot,
 };
 use crate::testing::{self, MINIMAL, pod, workload};
 
@@ -58,6 +60,7 @@ fn serving() -> (Snapshot, Target) {
     snapshot.service = Some(ServiceState {
         selected: Some(target.workload.clone()),
         foreign_endpoints: 0,
+        leads_to: None,
         last_switch: None,
         history: Vec::new(),
         given_up: None,
@@ -532,6 +535,31 @@ fn the_endpoint() {
     };
     let decision = check(switching(true), stopped, "Flip", "Switching");
     assert!(matches!(decision.step, Step::Flip { entry } if entry.outage_seconds == 42));
+    // Kubernetes is given time to hear of the readiness before it hears of the selector, where something answers.
+    let ready_for = |millis: i64| {
+        move |s: &mut Snapshot| {
+            s.workloads[0].pods[0].ready_since = Some(at(s, SignedDuration::from_millis(millis)));
+        }
+    };
+    let decision = check(switching(true), ready_for(500), "WaitReady", "Switching");
+    assert_eq!(decision.requeue.map(|wait| wait.as_millis()), Some(2500));
+    check(switching(true), ready_for(3000), "Flip", "Switching");
+    let nothing_answers = |s: &mut Snapshot| {
+        ready_for(500)(s);
+        s.workloads[1].pods[0].ready = false;
+    };
+    check(switching(true), nothing_answers, "Flip", "Switching");
+    let first = |s: &mut Snapshot| {
+        ready_for(500)(s);
+        s.service.as_mut().unwrap().selected = None;
+    };
+    check(switching(true), first, "Flip", "Switching");
+    check(switching(true), ready_for(-60_000), "Flip", "Switching");
+    let unseen = |s: &mut Snapshot| {
+        ready_for(500)(s);
+        s.workloads.remove(1);
+    };
+    check(switching(true), unseen, "WaitReady", "Switching");
     let flipped = || {
         let (mut snapshot, target) = switching(true);
         snapshot.service.as_mut().unwrap().selected = Some(target.workload.clone());
@@ -564,6 +592,59 @@ fn the_endpoint() {
         s.workloads[0].ready_endpoints = 0;
     };
     check(serving(), zero, "Serving", "ScaledToZero");
+}
+
+/// What a switch comes from stands on the Service: an old view of Deployments takes nothing from the history.
+#[test]
+fn a_switch_from_a_server_that_is_not_seen() {
+    let from = |quant: &str, bytes: &str, inputs: Option<&str>| {
+        let leads_to = Selected {
+            workload: "0ld".to_owned(),
+            artifact: names::artifact_id(&testing::facts(bytes)),
+            quant: quant.to_owned(),
+            inputs: inputs.map(str::to_owned),
+        };
+        let unseen = move |s: &mut Snapshot| {
+            s.workloads.remove(1);
+            s.service.as_mut().unwrap().leads_to = Some(leads_to);
+        };
+        let decision = check(switching(true), unseen, "Flip", "Switching");
+        let Step::Flip { entry } = decision.step else {
+            panic!("{decision:?}")
+        };
+        assert_eq!(entry.from.as_deref(), Some(quant));
+        entry.reason
+    };
+    let (_, target) = switching(true);
+    assert_eq!(from("Q5_0", "Q5_0", None), "QuantEdited");
+    assert_eq!(from("Q4_K_M", "Q5_0", None), "SourceEdited");
+    assert_eq!(from("Q4_K_M", "Q4_K_M", Some("other")), "ServerEdited");
+    let same = Some(target.inputs.as_str());
+    assert_eq!(from("Q4_K_M", "Q4_K_M", same), "EngineUpdated");
+}
+
+#[test]
+fn what_was_fetched_for_a_switch() {
+    let bytes = |change: &dyn Fn(&mut Snapshot)| {
+        let decision = check(switching(true), change, "Flip", "Switching");
+        match decision.step {
+            Step::Flip { entry } => entry.bytes_fetched,
+            step => panic!("{step:?}"),
+        }
+    };
+    let whole = i64::try_from(testing::facts("Q4_K_M").bytes).unwrap();
+    let switched = |ago: SignedDuration| {
+        move |s: &mut Snapshot| {
+            let entry = history::switched(&switching(true).1, s);
+            let time = at(s, ago);
+            s.service.as_mut().unwrap().history = vec![HistoryEntry { time, ..entry }];
+        }
+    };
+    assert_eq!(bytes(&|_| ()), whole);
+    assert_eq!(bytes(&switched(MINUTE)), whole);
+    assert_eq!(bytes(&switched(-MINUTE)), 0, "an earlier switch's volume");
+    let adopted = |s: &mut Snapshot| s.model.created = s.now.checked_add(MINUTE).ok();
+    assert_eq!(bytes(&adopted), 0, "an earlier KimiModel's volume");
 }
 
 #[test]

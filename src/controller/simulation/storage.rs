@@ -10,6 +10,7 @@ use crate::controller::plan::{Reason, Step};
 use crate::names;
 use crate::snapshot::ConfigValue;
 use crate::testing::cluster::Cluster;
+use crate::testing::{self, MINIMAL};
 
 /// The minimal model with its quant in a ConfigMap.
 fn pointing(config: ConfigValue) -> Cluster {
@@ -435,4 +436,35 @@ fn a_branch_moves_only_when_the_spec_does() {
     cluster.edit(revision);
     assert_eq!(cluster.settle(LONG).step, Step::Serving);
     assert_eq!((cluster.claims.len(), cluster.dark), (claims + 1, 0));
+}
+
+/// The spec names the filled volume no more, so that nothing shows it: its server is gone back to all the same.
+#[test]
+fn an_edit_away_from_a_filled_volume_is_rolled_back() {
+    for slots in [2, 1] {
+        let mut cluster = cluster(FILLED);
+        cluster.given = Some(filled());
+        assert_eq!(cluster.settle(LONG).step, Step::Serving);
+        cluster.dark = 0;
+        if slots == 1 {
+            let target = testing::assessed(&cluster.see()).target.unwrap();
+            cluster.nodes[0].1 = target.memory_request * 3 / 2;
+        }
+        let filled = cluster.see().active().unwrap().id.clone();
+        cluster.broken.insert("Q5_0".to_owned());
+        let hub = testing::model(MINIMAL).spec.0.source;
+        cluster.edit(|spec| {
+            spec.quant = Some("Q5_0".to_owned());
+            spec.source = hub.clone();
+        });
+        let decision = cluster.settle(2 * LONG);
+        assert_eq!(decision.step, Step::RolledBack, "{}", decision.message);
+        let active = cluster.see().active().unwrap().clone();
+        assert_eq!(
+            (active.id.clone(), active.ready_pods()),
+            (filled, 1),
+            "{slots} slots"
+        );
+        assert!(slots == 1 || cluster.dark == 0);
+    }
 }

@@ -52,6 +52,14 @@ fn a_target_that_cannot_serve_is_given_up() {
     };
     check(switching(false), slow, "WaitReady", "Loading");
 
+    // The old weights are on a volume of the user's, which the spec names no more.
+    let elsewhere = |s: &mut Snapshot| {
+        ended(3, false)(s);
+        s.claims.truncate(1);
+        s.workloads[1].on_given_volume = true;
+    };
+    given_up(&elsewhere, "SelfTestFailed");
+
     // Nothing to go back to: it is tried on.
     for without in [
         (|s: &mut Snapshot| s.claims.truncate(1)) as fn(&mut Snapshot),
