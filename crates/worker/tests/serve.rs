@@ -84,6 +84,68 @@ fn serves_then_drains() {
     assert_eq!(server.code(), Some(0));
 }
 
+/// The body of an answer: JSON, or the events of a stream joined into the same form.
+fn answer(server: &Server, body: &str) -> Value {
+    let text = server.ask("POST", "/v1/chat/completions", body).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    if head.contains("application/json") {
+        return serde_json::from_str(body).unwrap();
+    }
+    let (mut content, mut last) = (String::new(), Value::Null);
+    for event in body.lines().filter_map(|line| line.strip_prefix("data: {")) {
+        last = serde_json::from_str(&format!("{{{event}")).unwrap();
+        let delta = &last["choices"][0]["delta"]["content"];
+        content += delta.as_str().unwrap_or_default();
+    }
+    last["choices"][0]["message"]["content"] = Value::String(content);
+    last
+}
+
+/// Whoever sends the same words again gets the same answer, and the one token of the prompt that is computed anew is not
+/// taken for the speed of reading.
+#[test]
+fn a_request_repeated_is_answered_from_the_cache() {
+    let port = free_port();
+    let mut command = kimi();
+    command.args(["serve", "--host", "127.0.0.1", "--health-port", "0"]);
+    command.args(["--ctx-size", "256", "--parallel", "1"]);
+    command
+        .args(["--port", &port.to_string()])
+        .arg("--model")
+        .arg(model("Q8_0"));
+    let mut server = Server::start(&mut command, port);
+    let body = question("Who built the ark?");
+    let streamed = body.replacen('{', r#"{"stream":true,"#, 1);
+    let one_token = body.replacen('{', r#"{"max_tokens":1,"#, 1);
+
+    // The server's self-test has left other words in the cache.
+    let first = answer(&server, &body);
+    let prompt = first["usage"]["prompt_tokens"].as_u64().unwrap();
+    assert!(first["timings"]["prompt_per_second"].as_f64().unwrap() > 0.0);
+    for body in [&body, &streamed, &body, &streamed, &one_token, &body] {
+        let again = answer(&server, body);
+        let choice = &again["choices"][0];
+        let content = choice["message"]["content"].as_str().unwrap();
+        let timings = &again["timings"];
+        assert_eq!(timings["cache_n"], prompt - 1, "{again}");
+        assert_eq!(timings["prompt_n"], 1, "{again}");
+        for speed in ["prompt_per_second", "prompt_per_token_ms"] {
+            assert_eq!(timings[speed], 0.0, "{again}");
+        }
+        if body == &one_token {
+            assert!(!content.is_empty(), "{again}");
+            assert_eq!(choice["finish_reason"], "length", "{again}");
+            assert_eq!(timings["predicted_per_second"], 0.0, "{again}");
+        } else {
+            assert_eq!(content, "Noah built the ark.", "{again}");
+            assert_eq!(choice["finish_reason"], "stop", "{again}");
+            assert!(timings["predicted_per_second"].as_f64().unwrap() > 0.0);
+        }
+    }
+    server.signal("TERM");
+    assert_eq!(server.code(), Some(0));
+}
+
 #[test]
 fn a_signal_while_nothing_is_open_ends_it_at_once() {
     let port = free_port();
