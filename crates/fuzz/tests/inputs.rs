@@ -51,8 +51,10 @@ fn run(target: &Target, input: &[u8], number: u64) -> usize {
 fn check(target: &Target) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let corpus = target.corpus().unwrap();
-    // What is made once is made here.
-    (target.run)(&corpus[0]);
+    // What is made once in a process is made here.
+    for input in &corpus {
+        (target.run)(input);
+    }
     let left = MEMORY.current_usage();
     for (at, input) in corpus.iter().enumerate() {
         run(target, input, at as u64);
