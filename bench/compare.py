@@ -55,8 +55,8 @@ def run(command, model, args, test):
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         return None, err.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
-    # ik_llama.cpp prints a line of its own before the list.
-    rows = json.loads(out[out.index("[") :])
+    # ik_llama.cpp prints lines of its own between the list's bracket and its first element.
+    rows = json.loads("[" + out[out.index("\n  {") :])
     return rows[-1]["avg_ts"], usage.ru_maxrss * 1024
 
 

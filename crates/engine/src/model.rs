@@ -7,10 +7,7 @@ mod llama_cpp;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
 use rayon::ThreadPool;
 use sizing::{CacheType, kv_cache};
@@ -57,31 +54,6 @@ enum Ffn {
     Experts(Box<Moe>),
 }
 
-/// Runs `pass` while the pool's other threads look for work without ever going to sleep: a pass is hundreds of steps with
-/// a few microseconds between them, and waking a thread takes ten times that. Where a core is wanted by somebody else,
-/// the thread that has nothing to do leaves it.
-fn awake<R: Send>(pass: impl FnOnce() -> R + Send) -> R {
-    struct Over<'f>(&'f AtomicBool);
-    impl Drop for Over<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Release);
-        }
-    }
-    let over = AtomicBool::new(false);
-    let own = rayon::current_thread_index();
-    rayon::scope(|scope| {
-        scope.spawn_broadcast(|_, thread| {
-            while Some(thread.index()) != own && !over.load(Ordering::Acquire) {
-                if rayon::yield_now() != Some(rayon::Yield::Executed) {
-                    std::thread::yield_now();
-                }
-            }
-        });
-        let _over = Over(&over);
-        pass()
-    })
-}
-
 /// Tokens of one conversation that go through the layers in a pass: they follow those in its cache
 /// and join them.
 pub(crate) struct Turn<'t> {
@@ -117,8 +89,7 @@ impl Model {
     /// The logits that each turn asks for, from one pass over the weights for all of them. What a turn
     /// gets does not depend on the others, to the last bit.
     pub(crate) fn forward_all(&self, turns: &mut [Turn<'_>]) -> Vec<Vec<f32>> {
-        self.threads
-            .install(|| awake(|| self.layers_and_logits(turns)))
+        self.threads.install(|| self.layers_and_logits(turns))
     }
 
     fn layers_and_logits(&self, turns: &mut [Turn<'_>]) -> Vec<Vec<f32>> {
