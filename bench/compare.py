@@ -15,6 +15,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CACHE = pathlib.Path(os.environ.get("KIMI_CACHE", pathlib.Path.home() / ".cache/kimi-operator"))
@@ -49,10 +50,14 @@ def run(command, model, args, test):
     flags += ["-p", str(args.p), "-n", "0"] if test == "pp" else ["-p", "0", "-n", str(args.n)]
     if args.d:
         flags += ["-d", str(args.d)]
-    process = subprocess.Popen([*command, *flags], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    out, err = process.stdout.read(), process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    # Into a file: a pipe that nobody empties meanwhile would stop an engine that logs much.
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen([*command, *flags], text=True, stdout=subprocess.PIPE, stderr=log)
+        out = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        log.seek(0)
+        err = log.read()
     if process.returncode:
         return None, err.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
     # ik_llama.cpp prints lines of its own between the list's bracket and its first element.
