@@ -22,6 +22,7 @@ step campaign cargo test -p kimi-operator --locked --lib campaign -- --nocapture
 step kills env KIMI_KILLS=100 cargo test -p fetch --locked --test hub kills -- --nocapture
 step crash e2e/proofs.sh crash
 step scale env KIMI_OPERATOR_BIN="${CARGO_TARGET_DIR:-target}/release/kimi-operator" e2e/proofs.sh scale
+step upgrade e2e/upgrade.sh
 
 # Bars of docs/fidelity.md. llama-quantize's files are not in the repository: KIMI_FIXTURES names the folder they are in.
 if [[ -n "${KIMI_FIXTURES:-}" ]]; then

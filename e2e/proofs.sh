@@ -8,5 +8,5 @@ if [[ -n "${KUBECONFIG:-}" ]]; then
     exit
 fi
 export KIMI_CLUSTER=control-plane KIMI_TEST_CLUSTER=1
-e2e/cluster/with-cluster.sh cargo test -p kimi-operator --locked --offline --test cluster -- \
+e2e/cluster/with-cluster.sh cargo test --workspace --locked --offline --test cluster -- \
     --test-threads=1 --nocapture "$@"

@@ -220,6 +220,10 @@ fn cel_rules() {
     );
     let mut shared = replicas(2);
     shared["storage"] = json!({"accessMode": "ReadWriteMany"});
+    check("k", shared.clone(), None);
+    shared["storage"] = json!({"accessMode": "ReadOnlyMany"});
+    check("k", shared.clone(), Some("give source.pvc"));
+    shared["source"] = json!({"pvc": {"claimName": "weights"}});
     check("k", shared, None);
     let rollout = |rollout: Value| {
         let mut spec = plain();

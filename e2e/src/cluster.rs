@@ -1,6 +1,7 @@
 //! A cluster as a user has it: apply YAML, wait for conditions, read what `kubectl` would show. Every object is
 //! dynamic JSON: the operator's types stay unknown here, so that a scenario fails when the wire form changes.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -81,15 +82,23 @@ impl Cluster {
         Ok(Self { client, node_ip })
     }
 
-    /// Installs the chart with Helm and waits for the operator.
+    /// Installs this checkout's chart with Helm and waits for the operator.
     ///
     /// # Errors
     /// With Helm's own words.
     pub fn install(&self) -> Result<()> {
-        let chart = checkout().join("charts/kimi-operator");
+        self.install_chart(&checkout().join("charts/kimi-operator"), "dev")
+    }
+
+    /// Installs a chart, or upgrades to it, with the images of this tag.
+    ///
+    /// # Errors
+    /// With Helm's own words.
+    pub fn install_chart(&self, chart: &Path, tag: &str) -> Result<()> {
+        let image = |name: &str| format!("image.{name}=docker.io/local/kimi-{name}:{tag}");
         let output = Command::new("helm")
             .args(["upgrade", "--install", "kimi-operator"])
-            .arg(&chart)
+            .arg(chart)
             .args([
                 "--namespace",
                 OPERATOR_NAMESPACE,
@@ -98,8 +107,7 @@ impl Cluster {
                 "--timeout",
                 "120s",
             ])
-            .args(["--set", "image.operator=docker.io/local/kimi-operator:dev"])
-            .args(["--set", "image.worker=docker.io/local/kimi-worker:dev"])
+            .args(["--set", &image("operator"), "--set", &image("worker")])
             .args(["--set", "image.pullPolicy=IfNotPresent"])
             // Such as OpenShift assigns: no image, volume or pod may count on a UID of its own choosing.
             .args(["--set", "securityContext.runAsUser=1000680000"])

@@ -28,14 +28,21 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Installs the operator if it is not there, starts a stand-in over a copy of the test repository, and makes the
-    /// namespace.
+    /// Installs the operator if it is not there and sets the scene.
     ///
     /// # Errors
     /// When any of it cannot be had.
     pub async fn new(namespace: &str) -> Result<Self> {
         let cluster = Cluster::connect().await?;
         cluster.install()?;
+        Self::on(cluster, namespace).await
+    }
+
+    /// Starts a stand-in over a copy of the test repository and makes the namespace, under whatever operator there is.
+    ///
+    /// # Errors
+    /// When either cannot be had.
+    pub async fn on(cluster: Cluster, namespace: &str) -> Result<Self> {
         let copy = tempfile::tempdir()?;
         let root = copy.path().join("hub");
         copy_tree(&checkout().join("testdata/hub"), &root)?;

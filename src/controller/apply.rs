@@ -48,6 +48,8 @@ pub enum Error {
     },
     #[error("{kind} {name} exists and is not ours; rename the KimiModel or delete that object")]
     NameTaken { kind: &'static str, name: String },
+    #[error("{kind} {name} exists and the watch does not show it yet; looking again")]
+    Unseen { kind: &'static str, name: String },
     #[error("cannot write {kind} {name} as JSON: {source}")]
     Encode {
         kind: &'static str,
@@ -65,6 +67,7 @@ impl Error {
             Self::NameTaken { .. } => Some("NameTaken".to_owned()),
             Self::Encode { .. } => Some("Bug".to_owned()),
             Self::CannotExpand { .. } => Some("StorageClassCannotExpand".to_owned()),
+            Self::Unseen { .. } => None,
             Self::Apply { source, .. } | Self::Delete { source, .. } => match source.as_ref() {
                 kube::Error::Api(status) if status.message.contains("exceeded quota") => {
                     let storage = matches!(self, Self::Apply { kind, .. } if *kind == PersistentVolumeClaim::KIND);
@@ -131,6 +134,9 @@ pub trait Owned:
     + Debug
 {
     const KIND: &'static str;
+    /// Applied to the very version that was seen, or not at all: an intent made from an older one would undo what it
+    /// does not know.
+    const EXACT: bool = false;
 }
 
 impl Owned for Job {
@@ -141,6 +147,7 @@ impl Owned for Deployment {
 }
 impl Owned for Service {
     const KIND: &'static str = "Service";
+    const EXACT: bool = true;
 }
 impl Owned for PodDisruptionBudget {
     const KIND: &'static str = "PodDisruptionBudget";
@@ -267,11 +274,14 @@ impl Writer<'_> {
     /// Makes the live object hold the intent, by a write only if it does not.
     async fn apply<K: Owned>(&self, intent: &K, live: Option<&K>) -> Result<(), Error> {
         let name = intent.name_any();
-        let body = encode(intent)?;
+        let mut body = encode(intent)?;
         match live {
             Some(live) if holds(&encode(live)?, &body) => return Ok(()),
+            Some(live) if K::EXACT => {
+                body["metadata"]["resourceVersion"] = json!(live.resource_version());
+            }
             Some(_) => {}
-            None => self.refuse_foreign::<K>(&name).await?,
+            None => self.refuse_unseen(intent).await?,
         }
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let written = self
@@ -288,30 +298,23 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// An object of this name that the watch does not show is a fresh one of ours, or somebody else's: force must not
-    /// take that over.
-    async fn refuse_foreign<K: Owned>(&self, name: &str) -> Result<(), Error> {
-        let found = self
-            .api::<K>()
-            .get_metadata_opt(name)
-            .await
-            .map_err(|source| Error::Apply {
-                kind: K::KIND,
-                name: name.to_owned(),
-                source: Box::new(source),
-            })?;
-        let ours = |object: &kube::core::PartialObjectMeta<K>| {
-            object
-                .labels()
-                .get(names::LABEL_MANAGED_BY)
-                .is_some_and(|manager| manager == FIELD_MANAGER)
-        };
-        match found {
-            Some(object) if !ours(&object) => Err(Error::NameTaken {
-                kind: K::KIND,
-                name: name.to_owned(),
-            }),
-            _ => Ok(()),
+    /// An object of this name that the watch does not show is one of ours that it will show soon, or somebody else's:
+    /// force must not write over the first blindly, nor take the second over. Ours without the labels that it is watched
+    /// and found by was edited by hand; applying gives them back.
+    async fn refuse_unseen<K: Owned>(&self, intent: &K) -> Result<(), Error> {
+        let (kind, name) = (K::KIND, intent.name_any());
+        let found = self.api::<K>().get_metadata_opt(&name).await;
+        let found = found.map_err(|source| Error::Apply {
+            kind,
+            name: name.clone(),
+            source: Box::new(source),
+        })?;
+        let Some(found) = found else { return Ok(()) };
+        let keeps = |key: &str| found.labels().get(key) == intent.labels().get(key);
+        match (keeps(names::LABEL_MANAGED_BY), keeps(names::LABEL_INSTANCE)) {
+            (true, true) => Err(Error::Unseen { kind, name }),
+            (true, false) => Ok(()),
+            (false, _) => Err(Error::NameTaken { kind, name }),
         }
     }
 
@@ -370,9 +373,8 @@ impl Writer<'_> {
                 tracing::info!(kind = K::KIND, name, %patch, "changed");
                 Ok(())
             }
-            // Gone meanwhile: there is nothing left to change. 409: it is no longer what the patch was made for, and the
-            // watch will show what it is.
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+            // Gone meanwhile: there is nothing left to change.
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(source) => Err(Error::Apply {
                 kind: K::KIND,
                 name: name.to_owned(),
@@ -401,8 +403,8 @@ impl Writer<'_> {
                 tracing::info!(kind = K::KIND, name, "deleted");
                 Ok(())
             }
-            // 404: gone. 409: the name belongs to a newer object, which nobody asked to delete.
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+            // Gone. That the name belongs to a newer object (409) is an error: the next look is at that one.
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             Err(source) => Err(Error::Delete {
                 kind: K::KIND,
                 name: name.to_owned(),
@@ -474,70 +476,4 @@ fn same_quantity(left: &str, right: &str) -> bool {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn additions_of_others_are_left_alone() {
-        let live = json!({
-            "metadata": {"name": "a", "uid": "1", "labels": {"ours": "1", "theirs": "2"}},
-            "spec": {"replicas": 1, "template": {"spec": {"containers": [
-                {"name": "server", "image": "x", "terminationMessagePolicy": "File"}]}},
-                "resources": {"requests": {"memory": "1Gi"}}},
-            "status": {"replicas": 1}
-        });
-        let intent = json!({
-            "metadata": {"name": "a", "labels": {"ours": "1"}, "annotations": {}},
-            "spec": {"replicas": 1, "template": {"spec": {"containers": [{"name": "server", "image": "x"}]}},
-                "resources": {"requests": {"memory": "1024Mi"}}}
-        });
-        assert!(holds(&live, &intent));
-    }
-
-    #[test]
-    fn a_class_that_cannot_expand_is_named() {
-        let refused = |message: &str| {
-            let status: kube::core::Status = serde_json::from_value(json!({
-                "status": "Failure", "reason": "Forbidden", "code": 403, "message": message}))
-            .unwrap();
-            Error::Apply {
-                kind: "PersistentVolumeClaim",
-                name: "reader-1".to_owned(),
-                source: Box::new(kube::Error::Api(Box::new(status))),
-            }
-        };
-        let claim = |class: Option<&str>| -> PersistentVolumeClaim {
-            serde_json::from_value(json!({"metadata": {}, "spec": {"storageClassName": class}}))
-                .unwrap()
-        };
-        let words = "persistentvolumeclaims \"reader-1\" is forbidden: only dynamically provisioned pvc can be resized \
-                     and the storageclass that provisions the pvc must support resize";
-        for (class, wanted) in [
-            (Some("slow"), "StorageClass slow"),
-            (None, "the default StorageClass"),
-        ] {
-            let error = refused(words).of_claim(&claim(class));
-            assert_eq!(error.refusal().as_deref(), Some("StorageClassCannotExpand"));
-            assert!(error.to_string().contains(wanted), "{error}");
-        }
-        let quota = refused("exceeded quota: storage").of_claim(&claim(None));
-        assert_eq!(quota.refusal().as_deref(), Some("InsufficientStorage"));
-    }
-
-    #[test]
-    fn every_difference_of_ours_is_seen() {
-        let live = json!({"spec": {"a": "1", "list": [{"name": "x"}, {"name": "y"}], "on": true}});
-        for intent in [
-            json!({"spec": {"a": "2"}}),
-            json!({"spec": {"b": "1"}}),
-            json!({"spec": {"list": [{"name": "x"}]}}),
-            json!({"spec": {"list": [{"name": "x"}, {"name": "z"}]}}),
-            json!({"spec": {"on": false}}),
-            json!({"spec": {"a": 1}}),
-        ] {
-            assert!(!holds(&live, &intent), "{intent}");
-        }
-    }
-}
+mod tests;

@@ -36,8 +36,6 @@ const QUIET: Duration = Duration::from_millis(150);
 const PATIENCE: Duration = Duration::from_secs(150);
 /// How long a killed operator stays away.
 const DOWN: Duration = Duration::from_millis(300);
-/// How long the endpoints may be empty: their controller learns of a ready pod and of the flip to it one by one.
-const DARK: Duration = Duration::from_secs(5);
 /// How long the watches of a kind may stay silent.
 const FROZEN: Duration = Duration::from_secs(3);
 
@@ -213,7 +211,6 @@ impl Life<'_> {
     async fn settle(&mut self, phase: &'static str, quant: Option<&str>) -> Result<(), String> {
         let start = Instant::now();
         let never_dark = ["edit", "revert"].contains(&phase);
-        let mut dark_since = None;
         loop {
             tokio::time::sleep(TICK).await;
             if start.elapsed() >= FROZEN {
@@ -231,11 +228,7 @@ impl Life<'_> {
             let moved = self.kubelet.step().await.map_err(|e| e.to_string())?;
             if never_dark {
                 let ready = state::ready_endpoints(&self.lab.client, self.namespace).await;
-                match ready.map_err(|e| e.to_string())? {
-                    0 => dark_since = dark_since.or_else(|| Some(Instant::now())),
-                    _ => dark_since = None,
-                }
-                if dark_since.is_some_and(|since| since.elapsed() > DARK) {
+                if ready.map_err(|e| e.to_string())? == 0 {
                     return Err("no endpoint was ready".to_owned());
                 }
             }

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 /// Keys whose values belong to one run. `message` is kept: conditions must say the same.
-const OF_ONE_RUN: [&str; 31] = [
+const OF_ONE_RUN: [&str; 27] = [
     "uid",
     "resourceVersion",
     "creationTimestamp",
@@ -46,11 +46,6 @@ const OF_ONE_RUN: [&str; 31] = [
     "finalizers",
     names::ANNOTATION_OWNER,
     names::ANNOTATION_SERVED,
-    // An operator that flips with an old view of Deployments does not know from what: its history says less.
-    names::ANNOTATION_HISTORY,
-    names::ANNOTATION_SWITCH,
-    "history",
-    "lastSwitch",
 ];
 
 /// The state of a namespace.

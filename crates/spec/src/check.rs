@@ -88,8 +88,15 @@ pub fn check(spec: &KimiModelSpec) -> Result<(), Violation> {
     )?;
     ensure(
         "spec.serving.replicas",
-        serving.replicas <= 1 || storage.access_mode == AccessMode::ReadWriteMany,
-        "more than one replica needs storage.accessMode ReadWriteMany: one Node mounts any other volume",
+        serving.replicas <= 1 || storage.access_mode.is_shared(),
+        "more than one replica needs storage.accessMode ReadWriteMany, or ReadOnlyMany with source.pvc: one Node mounts \
+         any other volume",
+    )?;
+    ensure(
+        "spec.storage.accessMode",
+        storage.access_mode != AccessMode::ReadOnlyMany
+            || source.as_ref().is_some_and(|source| source.pvc.is_some()),
+        "ReadOnlyMany leaves nobody to write the weights: give source.pvc, a volume that is filled",
     )?;
     ensure(
         "spec.serving.port",

@@ -26,8 +26,12 @@ pub const DEFAULT_PORT: u16 = 8080;
     {"rule": "!has(self.quant) || self.quant != 'auto' || has(self.model)",
      "message": "quant auto chooses from the catalogue: give model, or name the quant"},
     {"rule": "!has(self.serving) || !has(self.serving.replicas) || self.serving.replicas <= 1 \
-              || has(self.storage) && has(self.storage.accessMode) && self.storage.accessMode == 'ReadWriteMany'",
-     "message": "more than one replica needs storage.accessMode ReadWriteMany: one Node mounts any other volume"},
+              || has(self.storage) && has(self.storage.accessMode) && self.storage.accessMode != 'ReadWriteOnce'",
+     "message": "more than one replica needs storage.accessMode ReadWriteMany, or ReadOnlyMany with source.pvc: one Node \
+                 mounts any other volume"},
+    {"rule": "!has(self.storage) || !has(self.storage.accessMode) || self.storage.accessMode != 'ReadOnlyMany' \
+              || has(self.source) && has(self.source.pvc)",
+     "message": "storage.accessMode ReadOnlyMany leaves nobody to write the weights: give source.pvc, a volume that is filled"},
     {"rule": "!has(self.quant) || self.quant != 'auto' || !has(self.source) || !has(self.source.pvc)",
      "message": "quant auto chooses what to fetch: with source.pvc name the quant that the volume holds"}]))]
 pub struct KimiModelSpec {
@@ -216,7 +220,8 @@ pub struct Storage {
     #[schemars(extend("default" = "Retain"))]
     pub when_deleted: WhenDeleted,
 
-    /// How Nodes may mount the volume. More than one replica needs ReadWriteMany. Read when the volume is made.
+    /// How Nodes may mount the volume. More than one replica needs ReadWriteMany, or ReadOnlyMany with source.pvc. Read
+    /// when the volume is made.
     #[serde(default)]
     #[schemars(extend("default" = "ReadWriteOnce"))]
     pub access_mode: AccessMode,
@@ -238,6 +243,7 @@ pub enum AccessMode {
     #[default]
     ReadWriteOnce,
     ReadWriteMany,
+    ReadOnlyMany,
 }
 
 impl AccessMode {
@@ -246,6 +252,15 @@ impl AccessMode {
         match self {
             Self::ReadWriteOnce => "ReadWriteOnce",
             Self::ReadWriteMany => "ReadWriteMany",
+            Self::ReadOnlyMany => "ReadOnlyMany",
+        }
+    }
+
+    /// True if several Nodes may mount the volume at once.
+    pub fn is_shared(self) -> bool {
+        match self {
+            Self::ReadWriteOnce => false,
+            Self::ReadWriteMany | Self::ReadOnlyMany => true,
         }
     }
 }
@@ -255,7 +270,8 @@ impl AccessMode {
 #[serde(rename_all = "camelCase")]
 #[schemars(inline, transform = schema::optional_means_absent)]
 pub struct Serving {
-    /// Server pods; 0 keeps the weights without serving them, and more than 1 need storage.accessMode ReadWriteMany.
+    /// Server pods; 0 keeps the weights without serving them, and more than 1 need a storage.accessMode
+    /// that several Nodes share.
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 1000), extend("default" = 1))]
     pub replicas: i32,

@@ -87,7 +87,7 @@ pub fn template(
     });
     let mut pod = pod::pod(settings, container, "Always");
     pod.termination_grace_period_seconds = Some(DRAIN_SECONDS + 30);
-    pod::mount_claim(&mut pod, model.claim(&artifact), true);
+    pod::mount_to_read(&mut pod, model.claim(&artifact), model);
     if let Some(secret) = &model.api_key {
         pod::mount_secret(&mut pod, pod::api_key(secret));
     }

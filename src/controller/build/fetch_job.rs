@@ -46,7 +46,7 @@ pub fn build(settings: &Settings, model: &ValidModel, target: &Target) -> Job {
         ..ContainerPort::default()
     }]);
     let mut pod = pod::pod(settings, container, "Never");
-    pod::mount_claim(&mut pod, names::claim(&model.name, &target.artifact), false);
+    pod::mount_to_fill(&mut pod, names::claim(&model.name, &target.artifact));
     if let Some(token) = &model.source.token {
         pod::mount_secret(&mut pod, pod::hub_token(token));
     }

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use sizing::hardware::PRODUCT_LABEL;
-use spec::SecretKeyRef;
+use spec::{AccessMode, SecretKeyRef};
 
 use super::super::validate::{HOSTNAME_LABEL, ValidModel};
 use super::Settings;
@@ -128,16 +128,27 @@ pub(super) fn mount(pod: &mut PodSpec, volume: Volume, path: &str, read_only: bo
     pod.volumes.get_or_insert_default().push(volume);
 }
 
-pub(super) fn mount_claim(pod: &mut PodSpec, claim: String, read_only: bool) {
-    let volume = Volume {
+/// The volume of the weights, to be filled.
+pub(super) fn mount_to_fill(pod: &mut PodSpec, claim: String) {
+    mount(pod, weights(claim, None), MODELS, false);
+}
+
+/// The volume of the weights, to be read. One that is ReadOnlyMany must be attached to the Node read-only as well:
+/// drivers refuse it otherwise.
+pub(super) fn mount_to_read(pod: &mut PodSpec, claim: String, model: &ValidModel) {
+    let attached = (model.access_mode == AccessMode::ReadOnlyMany).then_some(true);
+    mount(pod, weights(claim, attached), MODELS, true);
+}
+
+fn weights(claim_name: String, read_only: Option<bool>) -> Volume {
+    Volume {
         name: "models".to_owned(),
         persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-            claim_name: claim,
-            read_only: None,
+            claim_name,
+            read_only,
         }),
         ..Volume::default()
-    };
-    mount(pod, volume, MODELS, read_only);
+    }
 }
 
 /// Optional, so that the pod starts without the Secret and `kimi` itself can say that it is missing.

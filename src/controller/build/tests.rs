@@ -169,6 +169,27 @@ fn golden_guards() {
     check_golden("objects-guards.yaml", &text);
 }
 
+/// Drivers refuse to attach a ReadOnlyMany volume for writing, whatever the container's mount says.
+#[test]
+fn a_read_only_volume_is_attached_read_only() {
+    let attached = |mode: &str| {
+        let volume = "source: {pvc: {claimName: weights}}\nquant: Q4_K_M\nhardware: CPU\n";
+        let spec = format!("{volume}storage: {{accessMode: {mode}}}");
+        let snapshot = testing::snapshot(&spec);
+        let assessment = testing::assessed(&snapshot);
+        let step = decision(Step::Inspect);
+        let resources = build(&testing::settings(), &assessment, &step, &snapshot).unwrap();
+        let job = resources.jobs[0].spec.clone().unwrap();
+        let volumes = job.template.spec.unwrap().volumes.unwrap();
+        let mut claims = volumes
+            .into_iter()
+            .filter_map(|volume| volume.persistent_volume_claim);
+        claims.next().unwrap().read_only
+    };
+    assert_eq!(attached("ReadOnlyMany"), Some(true));
+    assert_eq!(attached("ReadWriteMany"), None);
+}
+
 #[test]
 fn guards_come_and_go_with_the_spec() {
     let built = |spec: &str, kinds: &[DeletedKind]| {

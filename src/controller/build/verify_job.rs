@@ -27,7 +27,7 @@ pub(super) fn build(settings: &Settings, model: &ValidModel, inputs: &str) -> Jo
         ..ContainerPort::default()
     }]);
     let mut pod = pod::pod(settings, container, "Never");
-    pod::mount_claim(&mut pod, volume, true);
+    pod::mount_to_read(&mut pod, volume, model);
     pod::place(&mut pod, model, Vec::new());
     let parts = inspect_job::Parts {
         name: names::inspect_job(&model.name, &model.source.id),

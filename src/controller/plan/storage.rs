@@ -16,10 +16,13 @@ pub(super) fn unchangeable(model: &ValidModel, claim: &Claim) -> Option<Decision
         .storage_class
         .as_ref()
         .filter(|class| wanted_class.is_some_and(|wanted| wanted != *class));
-    let shared = AccessMode::ReadWriteMany.as_str();
+    let shared = [AccessMode::ReadWriteMany, AccessMode::ReadOnlyMany].map(AccessMode::as_str);
     let alone = model.replicas > 1
         && !claim.access_modes.is_empty()
-        && !claim.access_modes.iter().any(|mode| mode == shared);
+        && !claim
+            .access_modes
+            .iter()
+            .any(|mode| shared.contains(&mode.as_str()));
     let fault = match (class, alone) {
         (Some(class), _) => format!("has the StorageClass {class}"),
         (None, true) => format!(

@@ -290,6 +290,11 @@ fn several_replicas() {
         s.claims[0].access_modes = vec!["ReadWriteOnce".to_owned()];
     };
     check(switching(false), one_node, "Refused", "StorageUnchangeable");
+    let read_only = |s: &mut Snapshot| {
+        replicas(2, false)(s);
+        s.claims[0].access_modes = vec!["ReadOnlyMany".to_owned()];
+    };
+    check(switching(false), read_only, "Flip", "Switching");
 }
 
 #[test]
