@@ -29,7 +29,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("kimi-operator", &["spec", "sizing"]),
     ("fuzz", &["gguf", "convert", "engine", "server"]),
-    ("e2e", &["spec"]),
+    ("e2e", &["spec", "gguf"]),
 ];
 
 /// Where `unsafe` is allowed: kernels, the weight mapping, and the few Linux calls of the downloader.

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event, Namespace, Node, PersistentVolumeClaim, Pod, Service};
 use kube::api::{
@@ -361,6 +362,46 @@ impl Cluster {
             api.delete(&pod.name_any(), &now).await?;
         }
         Ok(pods.len())
+    }
+
+    /// Kills the operator as a lost Node would; its Deployment starts another.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn kill_operator(&self) -> Result<()> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), OPERATOR_NAMESPACE);
+        let ours = ListParams::default().labels("app.kubernetes.io/name=kimi-operator");
+        let running = pods.list(&ours).await?.items;
+        if running.is_empty() {
+            bail!("no operator runs in {OPERATOR_NAMESPACE}");
+        }
+        for pod in running {
+            let now = DeleteParams::default().grace_period(0);
+            pods.delete(&pod.name_any(), &now).await?;
+        }
+        Ok(())
+    }
+
+    /// Jobs, Deployments and the Service of a namespace as JSON: `[{kind, metadata, spec, status}]`.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn workloads(&self, namespace: &str) -> Result<Vec<Value>> {
+        let all = ListParams::default();
+        let mut found = Vec::new();
+        let jobs: Api<Job> = Api::namespaced(self.client.clone(), namespace);
+        for job in jobs.list(&all).await? {
+            found.push(serde_json::to_value(job)?);
+        }
+        let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), namespace);
+        for deployment in deployments.list(&all).await? {
+            found.push(serde_json::to_value(deployment)?);
+        }
+        let services: Api<Service> = Api::namespaced(self.client.clone(), namespace);
+        for service in services.list(&all).await? {
+            found.push(serde_json::to_value(service)?);
+        }
+        Ok(found)
     }
 
     /// Names of the PVCs in a namespace.

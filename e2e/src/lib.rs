@@ -4,5 +4,7 @@
 
 pub mod clients;
 pub mod cluster;
+pub mod damage;
+pub mod gpu;
 pub mod hub;
 pub mod scene;

@@ -256,20 +256,26 @@ impl<const T: usize> Block32<T> {
     }
 }
 
-/// The value of one level and its inverse; both zero for a block of zeros.
+/// The value of one level and its inverse; both zero for a block of zeros. The value is NaN where one of the values is
+/// not finite.
 fn scale(values: &[f32]) -> (f32, f32) {
-    let mut largest = [0.0f32; 8];
+    // As integers, magnitudes are in the order of their values, infinity above them and NaN above that: no `max` of floats
+    // keeps a NaN.
+    let mut largest = [0; 8];
     for values in values.as_chunks::<8>().0 {
         for (largest, value) in largest.iter_mut().zip(values) {
-            *largest = largest.max(value.abs());
+            *largest = value.abs().to_bits().max(*largest);
         }
     }
-    let scale = largest.into_iter().fold(0.0, f32::max) / LEVELS;
+    let largest = f32::from_bits(largest.into_iter().fold(0, u32::max));
+    let scale = largest / LEVELS;
     // A scale below the normal range has no finite inverse; such activations are zeros to every product.
     if scale.is_normal() {
         (scale, scale.recip())
-    } else {
+    } else if largest.is_finite() {
         (0.0, 0.0)
+    } else {
+        (f32::NAN, 0.0)
     }
 }
 

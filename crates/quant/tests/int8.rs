@@ -163,6 +163,32 @@ fn a_product_does_not_depend_on_its_neighbours() {
     }
 }
 
+/// A value that is no number makes every product with it none, whatever stands beside it: zeros in its place would hide
+/// damaged weights from whoever looks at the logits.
+#[test]
+fn what_is_not_finite_stays_so() {
+    let mut random = Random(31);
+    for dtype in readable() {
+        for isa in Isa::ALL {
+            let Some(int8) = kernels_on(dtype, isa).and_then(|kernels| kernels.int8) else {
+                continue;
+            };
+            let row = random_row(dtype, 256, LARGEST, &mut random);
+            let rows = Rows::new(&row, row.len());
+            for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                for at in [0, 7, 255] {
+                    let mut x = [1.0; 256 * 5];
+                    x[256 + at] = bad;
+                    let out = multiply(int8, rows, &x, 256);
+                    for (token, out) in out.iter().enumerate() {
+                        assert_eq!(out.is_finite(), token != 1, "{dtype} {isa:?} {bad} at {at}");
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Zeros, denormals and a tile of the wrong grain: no NaN, no panic.
 #[test]
 fn degenerate_activations() {
