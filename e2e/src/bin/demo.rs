@@ -1,5 +1,5 @@
 //! The main job from nothing, told as it happens: apply twelve lines, ask, edit the quant while clients keep asking,
-//! ask again, print the outage.
+//! ask again, print the outage; then the same edit where one GPU has room for one server only.
 #![allow(clippy::print_stdout)]
 
 use std::time::{Duration, Instant};
@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use e2e::clients::{Load, Mode, ask};
 use e2e::cluster::{Cluster, condition, yaml};
+use e2e::gpu::Gpu;
 use e2e::hub::{Hub, checkout};
 use e2e::scene::{PATIENCE, QUESTION};
 use serde_json::json;
@@ -70,6 +71,7 @@ async fn main() -> Result<()> {
     for failure in tally.failures.iter().take(3) {
         println!("  {failure}");
     }
+    on_one_gpu(&cluster).await?;
     cluster
         .delete_namespace(NAMESPACE)
         .await
@@ -81,6 +83,34 @@ async fn main() -> Result<()> {
         tally.failures.len()
     );
     Ok(())
+}
+
+/// The edit again with a GPU that only one server can have: the old one has to end first.
+async fn on_one_gpu(cluster: &Cluster) -> Result<()> {
+    println!(
+        "\n== the Node advertises one GPU; kubectl edit: hardware CPU -> T4, cpuFallback Allow"
+    );
+    let Some(gpu) = Gpu::advertise(cluster, "Tesla-T4").await? else {
+        println!("skipped: the Nodes of this cluster are not ours to change");
+        return Ok(());
+    };
+    let start = Instant::now();
+    let change = json!({"hardware": "T4", "serving": {"cpuFallback": "Allow"}});
+    cluster.edit(NAMESPACE, NAME, &change).await?;
+    follow(cluster, start).await?;
+    println!("== kubectl edit: quant Q8_0 -> Q4_K_M, with room for one server");
+    let start = Instant::now();
+    cluster
+        .edit(NAMESPACE, NAME, &json!({"quant": "Q4_K_M"}))
+        .await?;
+    let model = follow(cluster, start).await?;
+    let status = &model["status"];
+    println!(
+        "one GPU: outage {} s, of which the new server's start and self-test took {} s; before that the old one ended its \
+         streams",
+        status["lastSwitch"]["outageSeconds"], status["timings"]["loadSeconds"]
+    );
+    gpu.withdraw().await
 }
 
 /// Prints a line, as `kubectl get -w` would, whenever what it shows changes; ends when the model is settled.
