@@ -8,10 +8,11 @@ use std::sync::Arc;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -48,8 +49,12 @@ pub enum Error {
     },
     #[error("{kind} {name} exists and is not ours; rename the KimiModel or delete that object")]
     NameTaken { kind: &'static str, name: String },
-    #[error("{kind} {name} exists and the watch does not show it yet; looking again")]
+    #[error("{kind} {name} is not as the watch shows it; looking again")]
     Unseen { kind: &'static str, name: String },
+    #[error(
+        "Service {name} stays where it is: no pod of {workload} is ready any more; looking again"
+    )]
+    NotReady { name: String, workload: String },
     #[error("cannot write {kind} {name} as JSON: {source}")]
     Encode {
         kind: &'static str,
@@ -67,7 +72,7 @@ impl Error {
             Self::NameTaken { .. } => Some("NameTaken".to_owned()),
             Self::Encode { .. } => Some("Bug".to_owned()),
             Self::CannotExpand { .. } => Some("StorageClassCannotExpand".to_owned()),
-            Self::Unseen { .. } => None,
+            Self::Unseen { .. } | Self::NotReady { .. } => None,
             Self::Apply { source, .. } | Self::Delete { source, .. } => match source.as_ref() {
                 kube::Error::Api(status) if status.message.contains("exceeded quota") => {
                     let storage = matches!(self, Self::Apply { kind, .. } if *kind == PersistentVolumeClaim::KIND);
@@ -97,6 +102,15 @@ impl Error {
 }
 
 impl Error {
+    /// Of a look before a write.
+    fn read(kind: &'static str, name: &str, source: kube::Error) -> Self {
+        Self::Apply {
+            kind,
+            name: name.to_owned(),
+            source: Box::new(source),
+        }
+    }
+
     /// Of a refused claim: names the class where the class is the reason. Kubernetes' own words for that are those of its
     /// admission plugin, which has no code of its own.
     fn of_claim(self, claim: &PersistentVolumeClaim) -> Self {
@@ -177,7 +191,8 @@ impl Debug for Writer<'_> {
 
 impl Writer<'_> {
     /// Writes what a step prepared, in an order in which nothing waits for something later: volumes, what mounts them,
-    /// the Service; deletions last.
+    /// the Service; deletions last. What would leave the endpoint dark if it was decided on an old view is confirmed by
+    /// a read that no cache answers: a server is taken away, or the endpoint moves.
     ///
     /// # Errors
     /// The first refusal; what was written before it stays, and the next reconcile goes on from there.
@@ -199,6 +214,14 @@ impl Writer<'_> {
             deletions,
             stage: _,
         } = &prepared;
+        let takes_a_server = scales.iter().any(|scale| scale.replicas == 0)
+            || deletions
+                .iter()
+                .any(|deletion| deletion.kind == DeletedKind::Deployment);
+        if let (true, Some(service)) = (takes_a_server, services.first()) {
+            self.confirm_endpoint(service, live.service.as_deref())
+                .await?;
+        }
         for claim in claims {
             self.apply(claim, named(&live.claims, &claim.name_any()))
                 .await
@@ -229,6 +252,7 @@ impl Writer<'_> {
                 .await?;
         }
         for service in services {
+            self.confirm_ready(service, live.service.as_deref()).await?;
             self.apply(service, live.service.as_deref()).await?;
         }
         for budget in budgets {
@@ -298,17 +322,66 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// The Service is the one that was seen: which server may go depends on what it selects.
+    async fn confirm_endpoint(
+        &self,
+        intent: &Service,
+        seen: Option<&Service>,
+    ) -> Result<(), Error> {
+        let (kind, name) = (Service::KIND, intent.name_any());
+        let found = self.api::<Service>().get_metadata_opt(&name).await;
+        let found = found.map_err(|source| Error::read(kind, &name, source))?;
+        let version = |meta: &ObjectMeta| meta.resource_version.clone();
+        let (now, then) = (
+            found.and_then(|found| version(&found.metadata)),
+            seen.and_then(|seen| version(&seen.metadata)),
+        );
+        if now == then {
+            Ok(())
+        } else {
+            Err(Error::Unseen { kind, name })
+        }
+    }
+
+    /// Where the endpoint moves from one workload to another, a pod of the other is ready.
+    async fn confirm_ready(&self, intent: &Service, seen: Option<&Service>) -> Result<(), Error> {
+        let selects = |service: &Service| service.spec.as_ref().and_then(|s| s.selector.clone());
+        let Some(wanted) = selects(intent) else {
+            return Ok(());
+        };
+        let before = seen.and_then(selects);
+        let to_none =
+            wanted.get(names::LABEL_WORKLOAD).map(String::as_str) == Some(names::NO_WORKLOAD);
+        if to_none || before.is_none_or(|before| before == wanted) {
+            return Ok(());
+        }
+        let labels: Vec<String> = wanted
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let params = ListParams::default().labels(&labels.join(","));
+        let pods = Api::<Pod>::namespaced(self.client.clone(), self.namespace);
+        let name = intent.name_any();
+        let pods = pods.list(&params).await;
+        let pods = pods.map_err(|source| Error::read(Service::KIND, &name, source))?;
+        if pods.iter().any(is_ready) {
+            Ok(())
+        } else {
+            let workload = wanted.get(names::LABEL_WORKLOAD).cloned();
+            Err(Error::NotReady {
+                name,
+                workload: workload.unwrap_or_default(),
+            })
+        }
+    }
+
     /// An object of this name that the watch does not show is one of ours that it will show soon, or somebody else's:
     /// force must not write over the first blindly, nor take the second over. Ours without the labels that it is watched
     /// and found by was edited by hand; applying gives them back.
     async fn refuse_unseen<K: Owned>(&self, intent: &K) -> Result<(), Error> {
         let (kind, name) = (K::KIND, intent.name_any());
         let found = self.api::<K>().get_metadata_opt(&name).await;
-        let found = found.map_err(|source| Error::Apply {
-            kind,
-            name: name.clone(),
-            source: Box::new(source),
-        })?;
+        let found = found.map_err(|source| Error::read(kind, &name, source))?;
         let Some(found) = found else { return Ok(()) };
         let keeps = |key: &str| found.labels().get(key) == intent.labels().get(key);
         match (keeps(names::LABEL_MANAGED_BY), keeps(names::LABEL_INSTANCE)) {
@@ -424,6 +497,13 @@ fn encode<K: Owned>(object: &K) -> Result<Value, Error> {
         name: object.name_any(),
         source,
     })
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_deref());
+    let mut conditions = conditions.unwrap_or_default().iter();
+    pod.metadata.deletion_timestamp.is_none()
+        && conditions.any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 fn named<'a, K: Resource>(objects: &'a [Arc<K>], name: &str) -> Option<&'a K> {

@@ -83,7 +83,8 @@ impl Live {
             service: stores
                 .services
                 .get(&service)
-                .filter(|service| belongs(service.as_ref(), &namespace, &name)),
+                .filter(|service| belongs(service.as_ref(), &namespace, &name))
+                .filter(|service| !is_left_over(&service.metadata, model)),
             slices: select(&stores.slices, &namespace, &name),
             budgets: select(&stores.budgets, &namespace, &name),
             policies: select(&stores.policies, &namespace, &name),
@@ -116,6 +117,16 @@ where
 fn belongs<K: Resource>(object: &K, namespace: &str, instance: &str) -> bool {
     object.meta().namespace.as_deref() == Some(namespace)
         && label(object.meta(), names::LABEL_INSTANCE) == Some(instance)
+}
+
+/// True for what a deleted KimiModel of the same name owned: it goes with that one, and its history is that one's.
+fn is_left_over(meta: &ObjectMeta, model: &KimiModel) -> bool {
+    let owners = meta.owner_references.as_deref().unwrap_or_default();
+    let mut models = owners
+        .iter()
+        .filter(|owner| owner.kind == KimiModel::kind(&()))
+        .peekable();
+    models.peek().is_some() && models.all(|owner| Some(&owner.uid) != model.metadata.uid.as_ref())
 }
 
 /// A question that the API server did not answer.
@@ -515,4 +526,32 @@ fn created(meta: &ObjectMeta, now: Timestamp) -> Timestamp {
     meta.creation_timestamp
         .as_ref()
         .map_or(now, |Time(time)| *time)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_predecessor_owned_is_left_over() {
+        let model: KimiModel = serde_json::from_value(json!({
+            "apiVersion": "kimioperator.dev/v1alpha1", "kind": "KimiModel", "metadata": {"name": "reader", "uid": "new"},
+            "spec": {"model": "Kimi-K2-Instruct", "quant": "UD-Q2_K_XL", "hardware": "CPU"}}))
+        .unwrap();
+        let owned = |uids: &[&str]| {
+            let owner = |uid| json!({"apiVersion": "kimioperator.dev/v1alpha1", "kind": "KimiModel", "name": "reader", "uid": uid});
+            let owners: Vec<_> = uids.iter().map(owner).collect();
+            let meta = serde_json::from_value(json!({"ownerReferences": owners})).unwrap();
+            is_left_over(&meta, &model)
+        };
+        assert!(owned(&["old"]));
+        assert!(!owned(&["new"]) && !owned(&["old", "new"]));
+        assert!(
+            !owned(&[]),
+            "whoever took our name off it did not give it away"
+        );
+    }
 }

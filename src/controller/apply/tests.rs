@@ -15,6 +15,7 @@ use crate::telemetry::Telemetry;
 #[derive(Clone, Default)]
 struct Server {
     object: Option<Value>,
+    pods: Vec<Value>,
     writes: Arc<Mutex<Vec<(Method, Value)>>>,
 }
 
@@ -32,9 +33,16 @@ impl Server {
             let server = server.clone();
             async move {
                 let method = request.method().clone();
+                let of_pods = request.uri().path().ends_with("/pods");
                 let bytes = request.into_body().collect().await.unwrap().to_bytes();
                 let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-                let (code, body) = server.answer(&method, body);
+                let (code, body) = match of_pods {
+                    true => (
+                        200,
+                        json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": server.pods}),
+                    ),
+                    false => server.answer(&method, body),
+                };
                 let mut response = Response::new(Body::from(body.to_string().into_bytes()));
                 *response.status_mut() = StatusCode::from_u16(code).unwrap();
                 Ok::<_, Infallible>(response)
@@ -71,7 +79,10 @@ impl Server {
         {
             return status(409, "Conflict");
         }
-        (200, object.clone())
+        match *method {
+            Method::DELETE => (200, json!({"kind": "Status", "status": "Success"})),
+            _ => (200, object.clone()),
+        }
     }
 
     fn writes(&self) -> usize {
@@ -230,4 +241,67 @@ fn every_difference_of_ours_is_seen() {
     ] {
         assert!(!holds(&live, &intent), "{intent}");
     }
+}
+
+fn prepared(service: Service, takes_a_server: bool) -> Resources<Prepared> {
+    let deletion = Deletion {
+        kind: DeletedKind::Deployment,
+        name: "reader-old".to_owned(),
+        uid: "u1".to_owned(),
+    };
+    Resources {
+        services: vec![service],
+        deletions: takes_a_server.then_some(deletion).into_iter().collect(),
+        ..Resources::default()
+    }
+}
+
+async fn write(
+    server: &Server,
+    prepared: Resources<Prepared>,
+    seen: &Service,
+) -> Result<(), Error> {
+    let (client, telemetry) = (server.client(), Telemetry::new());
+    let writer = Writer {
+        client: &client,
+        namespace: "llm",
+        metrics: telemetry.metrics(),
+    };
+    let live = Live {
+        service: Some(Arc::new(seen.clone())),
+        ..Live::default()
+    };
+    writer.write(prepared, &live).await.map(|_| ())
+}
+
+/// An old view may take the server that answers for the one that is over.
+#[tokio::test]
+async fn no_server_goes_while_the_service_is_not_as_it_was_seen() {
+    let server = Server::holding(json!(service(Some("7"), "reader", "new")));
+    let stale = service(Some("6"), "reader", "new");
+    let intent = || prepared(service(None, "reader", "new"), true);
+    let error = write(&server, intent(), &stale).await.unwrap_err();
+    assert!(matches!(error, Error::Unseen { .. }), "{error}");
+    assert_eq!(server.writes(), 0);
+    let seen = service(Some("7"), "reader", "new");
+    write(&server, intent(), &seen).await.unwrap();
+    assert_eq!(server.writes(), 1, "the Deployment went");
+}
+
+#[tokio::test]
+async fn the_endpoint_moves_to_ready_pods_only() {
+    let pod = |ready: &str| json!({"metadata": {"name": "p"}, "status": {"conditions": [{"type": "Ready", "status": ready}]}});
+    let seen = service(Some("7"), "reader", "old");
+    let mut server = Server::holding(json!(seen));
+    for pods in [vec![], vec![pod("False")]] {
+        server.pods = pods;
+        let intent = prepared(service(None, "reader", "new"), false);
+        let error = write(&server, intent, &seen).await.unwrap_err();
+        assert!(matches!(error, Error::NotReady { .. }), "{error}");
+        assert_eq!(server.writes(), 0);
+    }
+    server.pods = vec![pod("False"), pod("True")];
+    let intent = prepared(service(None, "reader", "new"), false);
+    write(&server, intent, &seen).await.unwrap();
+    assert_eq!(server.writes(), 1);
 }
