@@ -28,9 +28,10 @@ images:
 
 # Scenarios on a real control plane: ours in private namespaces, or the user's when KUBECONFIG is set.
 e2e: deps images
-	cargo test --workspace --locked --no-run --test spine --test cluster
+	cargo test --workspace --locked --no-run --test spine --test transitions --test cluster
 	e2e/cluster/selftest.sh
 	e2e/cluster/with-cluster.sh e2e/scenarios.sh
+	e2e/proofs.sh
 
 # Hours: every crash point, a hundred kills, a thousand models, ten million hostile inputs. Interrupted, it goes on where
 # it was; docs/reliability.md and docs/fidelity.md have its results.

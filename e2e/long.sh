@@ -22,6 +22,8 @@ step campaign cargo test -p kimi-operator --locked --lib campaign -- --nocapture
 step kills env KIMI_KILLS=100 cargo test -p fetch --locked --test hub kills -- --nocapture
 step crash e2e/proofs.sh crash
 step scale env KIMI_OPERATOR_BIN="${CARGO_TARGET_DIR:-target}/release/kimi-operator" e2e/proofs.sh scale
+step transitions e2e/cluster/with-cluster.sh \
+    cargo test --workspace --locked --test transitions -- --test-threads=1 --nocapture
 step upgrade e2e/upgrade.sh
 
 # Bars of docs/fidelity.md. llama-quantize's files are not in the repository: KIMI_FIXTURES names the folder they are in.
@@ -38,5 +40,5 @@ for target in header:3000000 model:400000 safetensors:3000000 tokenizer:2000000 
 done
 
 echo
-grep -hE '^(campaign:|kills survived:|[a-z, ]+ survived: |writes that did not|apply to Job:|[0-9]+ models|operator.s RSS|writes in |.* of llama.cpp.s$|storm: |fuzz )' \
+grep -hE '^(campaign:|kills survived:|[a-z, ]+ survived: |writes that did not|apply to Job:|[0-9]+ models|operator.s RSS|writes in |.* of llama.cpp.s$|storm: |fuzz )|(one GPU|bad models|deaths of the operator|least memory|helm upgrade and new engine):? ' \
     "$KIMI_LONG"/*.log

@@ -8,4 +8,4 @@ e2e/chart.sh
 # The operator in the test's own process, against the API server alone; skipped where one is installed already.
 # With the whole workspace each time, as where they were built: a package alone has other features of its dependencies.
 KIMI_TEST_CLUSTER=1 cargo test --workspace --locked --offline --test cluster -- --test-threads=1
-cargo test --workspace --locked --offline --test spine -- --test-threads=1 --nocapture
+cargo test --workspace --locked --offline --test spine --test transitions -- --test-threads=1 --nocapture

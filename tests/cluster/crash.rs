@@ -17,7 +17,7 @@ use crate::plan::{self, Class, Plan};
 /// Lives led side by side: each waits for controllers most of the time.
 const SIDE_BY_SIDE: usize = 8;
 /// Lives of each class in the sample.
-const SAMPLE: usize = 4;
+const SAMPLE: usize = 2;
 
 /// What was found out about a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
