@@ -49,6 +49,9 @@ pub struct Inputs<'a> {
     pub previous: Option<&'a KimiModelStatus>,
 }
 
+/// The reason where a file of the weights is not what the server loaded.
+const WEIGHTS_CHANGED: &str = "WeightsChanged";
+
 /// One condition before it has a time: status, reason, message.
 struct Word {
     status: &'static str,
@@ -185,6 +188,9 @@ fn ready(inputs: Inputs<'_>) -> Word {
         snapshot, decision, ..
     } = inputs;
     if endpoints(snapshot) > 0 {
+        if let Some(message) = measured::weights_changed(snapshot) {
+            return word("False", WEIGHTS_CHANGED, &message);
+        }
         let quant = answering(snapshot).unwrap_or_else(|| "the previous quant".to_owned());
         return match decision.step {
             Step::Serving => word("True", "Serving", &decision.message),
@@ -328,7 +334,7 @@ fn reconciling(inputs: Inputs<'_>) -> Word {
         decision.step,
         Step::Refused | Step::Suspended | Step::Serving
     );
-    if decision.stalled || refused_write(inputs).is_some() {
+    if stalled(inputs).status == "True" {
         return word(
             "False",
             "Stalled",
@@ -348,6 +354,12 @@ fn stalled(inputs: Inputs<'_>) -> Word {
     let Inputs { decision, .. } = inputs;
     if decision.stalled {
         return word("True", decision.reason.as_str(), &decision.message);
+    }
+    // Not while files are being mended.
+    if matches!(decision.step, Step::Serving)
+        && let Some(message) = measured::weights_changed(inputs.snapshot)
+    {
+        return word("True", WEIGHTS_CHANGED, &message);
     }
     word("False", "Healthy", "nothing needs a person")
 }

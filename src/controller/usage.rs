@@ -11,7 +11,7 @@ use super::page::{Answer, Error, Pages};
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// One measurement. Absent is what the pod cannot know, or does not know yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
     /// As the kubelet counts it: mapped weights in use are part of it.
@@ -28,6 +28,9 @@ pub struct Usage {
     /// The pod's own verdict on its faults.
     #[serde(default)]
     pub thrashing: bool,
+    /// A file of the weights that is not what was loaded.
+    #[serde(default)]
+    pub weights_changed: Option<String>,
 }
 
 /// Asks server pods.

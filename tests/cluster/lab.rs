@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kimi_operator::controller::Settings;
 use kimi_operator::crd::KimiModel;
@@ -80,12 +80,18 @@ pub(crate) async fn operator_account(client: &Client, namespace: &str) -> Config
         json!({"metadata": {"name": namespace}, "rules": rules}),
     )
     .await;
-    let binding = json!({
-        "metadata": {"name": namespace},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": namespace},
-        "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": namespace}],
-    });
-    apply_cluster::<ClusterRoleBinding>(client, binding).await;
+    let binding = |api_version: &str, role: &str| {
+        json!({
+            "apiVersion": api_version, "kind": format!("{role}Binding"), "metadata": {"name": namespace},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": role, "name": namespace},
+            "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": namespace}],
+        })
+    };
+    let version = "rbac.authorization.k8s.io/v1";
+    apply_cluster::<ClusterRoleBinding>(client, binding(version, "ClusterRole")).await;
+    let own = json!({"apiVersion": version, "kind": "Role", "metadata": {"name": namespace}, "rules": rbac::own_rules()});
+    apply::<Role>(client, namespace, own).await;
+    apply::<RoleBinding>(client, namespace, binding(version, "Role")).await;
     let mut config = Config::infer().await.unwrap();
     config.auth_info.impersonate = Some(format!("system:serviceaccount:{namespace}:operator"));
     config

@@ -128,11 +128,12 @@ impl Drop for Operator {
     }
 }
 
-/// `KUBECONFIG` for the operator's account.
+/// `KUBECONFIG` for the operator's account, whose own namespace, where its Lease is, is the models'.
 fn kubeconfig(namespace: &str) -> tempfile::NamedTempFile {
     let own = std::env::var("KUBECONFIG").unwrap();
     let mut config: Value = serde_yaml::from_str(&std::fs::read_to_string(own).unwrap()).unwrap();
     config["users"][0]["user"]["as"] = json!(format!("system:serviceaccount:{namespace}:operator"));
+    config["contexts"][0]["context"]["namespace"] = json!(namespace);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), serde_yaml::to_string(&config).unwrap()).unwrap();
     file

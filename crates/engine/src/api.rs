@@ -15,8 +15,8 @@ use sizing::CacheType;
 use tokio::sync::mpsc;
 
 use crate::{
-    AnswerFormat, ChatMessage, Constraint, Error, Rendering, Status, Template, TemplateChoice,
-    Tokenizer, chat::numbered, constraint::Grammars,
+    AnswerFormat, ChatMessage, Constraint, Error, Files, Rendering, Status, Template,
+    TemplateChoice, Tokenizer, chat::numbered, constraint::Grammars,
 };
 
 /// How to load a model.
@@ -216,6 +216,8 @@ pub struct Info {
     pub slots: usize,
     /// Worker threads.
     pub threads: usize,
+    /// What it was read from, to see whether that is still there.
+    pub files: Files,
 }
 
 /// How to choose the next token. The default is Moonshot's advice for Kimi-K2-Instruct.

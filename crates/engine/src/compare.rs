@@ -79,8 +79,8 @@ pub fn compare_tensors(
     progress: &Arc<Progress>,
 ) -> Result<TensorComparison, Error> {
     let [first, second] = [first, second].map(|options| {
-        let (paths, headers) = open(options, progress)?;
-        Weights::map(&paths, &headers, ActivationType::F32)
+        let (files, headers) = open(options, progress)?;
+        Weights::map(&files, &headers, ActivationType::F32)
     });
     let (first, second) = (first?, second?);
     let [in_first, in_second] = [&first, &second].map(|weights| {

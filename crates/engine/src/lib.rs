@@ -19,6 +19,7 @@ mod error;
 mod eval;
 mod ffn;
 mod file_type;
+mod files;
 mod job;
 mod kv_cache;
 mod load;
@@ -53,6 +54,7 @@ pub use engine::Engine;
 pub use error::Error;
 pub use eval::{Distance, Judged, Position, Reference, Window, evaluate, reference};
 pub use file_type::name as file_type_name;
+pub use files::Files;
 pub use memory::{
     Usage as MemoryUsage, limit as memory_limit, major_faults, usage as memory_usage,
 };

@@ -11,8 +11,8 @@ use gguf::{Header, shard};
 use sizing::{facts::Class, inspect};
 
 use crate::{
-    Compat, Error, Info, Options, Progress, Template, Tokenizer, config::Config, file_type, memory,
-    model::Model, tokenizer::metadata::chat_template, weights::Weights,
+    Compat, Error, Files, Info, Options, Progress, Template, Tokenizer, config::Config, file_type,
+    memory, model::Model, tokenizer::metadata::chat_template, weights::Weights,
 };
 
 /// Threads a pool is ever given.
@@ -41,7 +41,7 @@ pub(crate) fn load(options: &Options, progress: &Arc<Progress>) -> Result<Loaded
         )));
     }
     let threads = threads(options.threads)?;
-    let (paths, headers) = open(options, progress)?;
+    let (files, headers) = open(options, progress)?;
     // check_set refuses an empty set.
     let metadata = headers
         .first()
@@ -65,7 +65,7 @@ pub(crate) fn load(options: &Options, progress: &Arc<Progress>) -> Result<Loaded
     )?;
     progress.touch();
 
-    let weights = Weights::map(&paths, &headers, options.activations)?;
+    let weights = Weights::map(&files, &headers, options.activations)?;
     let mut model = Model::new(
         config,
         &weights,
@@ -74,10 +74,7 @@ pub(crate) fn load(options: &Options, progress: &Arc<Progress>) -> Result<Loaded
         Arc::clone(progress),
     )?;
     let info = Info {
-        name: name(
-            metadata.opt_str("general.name")?,
-            paths.first().map(AsRef::as_ref),
-        ),
+        name: name(metadata.opt_str("general.name")?, files.paths().next()),
         architecture: metadata.get_str("general.architecture")?.to_owned(),
         quant: file_type::name(metadata.opt_u32("general.file_type")?)
             .or_else(|| weights.main_dtype().map(gguf::Dtype::name))
@@ -95,6 +92,7 @@ pub(crate) fn load(options: &Options, progress: &Arc<Progress>) -> Result<Loaded
         cache_type: options.cache_type,
         slots: options.slots,
         threads,
+        files,
     };
     tracing::info!(
         name = info.name,
@@ -118,18 +116,17 @@ pub(crate) fn load(options: &Options, progress: &Arc<Progress>) -> Result<Loaded
 }
 
 /// The shards of what `options` names and their headers, which fit together.
-pub(crate) fn open(
-    options: &Options,
-    progress: &Progress,
-) -> Result<(Vec<PathBuf>, Vec<Header>), Error> {
+pub(crate) fn open(options: &Options, progress: &Progress) -> Result<(Files, Vec<Header>), Error> {
     let paths = find(&options.model)?;
+    // Before the first byte is read: what changes from here on is seen.
+    let files = Files::note(&paths).map_err(|(path, source)| Error::Map { path, source })?;
     let mut headers = Vec::with_capacity(paths.len());
     for path in &paths {
         headers.push(gguf::open_header(path)?);
         progress.touch();
     }
     shard::check_set(&headers)?;
-    Ok((paths, headers))
+    Ok((files, headers))
 }
 
 fn find(model: &Path) -> Result<Vec<PathBuf>, Error> {

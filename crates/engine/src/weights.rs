@@ -1,13 +1,13 @@
 //! The files of a model as memory, and checked views of the tensors in them. The one place of the
 //! engine with `unsafe`. It must not know what any tensor is for.
 
-use std::{collections::HashMap, fs::File, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, fs::File, sync::Arc};
 
 use gguf::{Dtype, Header, TensorInfo};
 use memmap2::{Advice, Mmap};
 use quant::{Activations, Grain, Int8, Kernels, Rows};
 
-use crate::{ActivationType, Error, Progress};
+use crate::{ActivationType, Error, Files, Progress};
 
 /// Bytes read between two heartbeats of the load.
 const READ_AHEAD: usize = 16 << 20;
@@ -35,7 +35,7 @@ impl Weights {
     /// # Errors
     /// [`Error::Map`] when a file cannot be mapped or is shorter than its header says.
     pub(crate) fn map(
-        paths: &[PathBuf],
+        files: &Files,
         headers: &[Header],
         activations: ActivationType,
     ) -> Result<Self, Error> {
@@ -44,15 +44,16 @@ impl Weights {
             tensors: HashMap::new(),
             activations,
         };
-        for (shard, (path, header)) in paths.iter().zip(headers).enumerate() {
+        for (shard, (path, header)) in files.paths().zip(headers).enumerate() {
             let failed = |source| Error::Map {
-                path: path.clone(),
+                path: path.to_owned(),
                 source,
             };
             let file = File::open(path).map_err(failed)?;
             // SAFETY: the mapping is read-only and private. Its bytes change only if somebody writes
             // the file meanwhile, which nothing of ours does: fetched files are renamed into place
-            // when whole. Truncation would end the process by SIGBUS, not corrupt it.
+            // when whole, and `Files::changed` tells who did. Truncation would end the process by SIGBUS, not
+            // corrupt it.
             let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
             for info in &header.tensors {
                 let range = header

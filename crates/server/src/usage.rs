@@ -35,20 +35,40 @@ pub(crate) struct Usage {
     #[serde(skip_serializing_if = "Option::is_none")]
     major_faults_per_token: Option<u64>,
     thrashing: bool,
+    /// The first file of the weights that is not what was loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weights_changed: Option<String>,
 }
 
 /// `GET /usage`, on the health port.
 pub(crate) async fn usage(State(app): State<Arc<App>>) -> Json<Usage> {
-    let memory = engine::memory_usage();
     let faults = app.metrics.faults.per_token();
+    let milli_tokens_per_second = app.metrics.milli_tokens_per_second();
+    // A volume may keep a look at it waiting, and this thread answers the probes.
+    let looked = tokio::task::spawn_blocking(move || weights_changed(&app));
+    let weights_changed = looked.await.unwrap_or_default();
+    let memory = engine::memory_usage();
     Json(Usage {
         working_set_bytes: memory.map(|memory| memory.working_set),
         anonymous_bytes: memory.map(|memory| memory.anonymous),
         limit_bytes: engine::memory_limit(),
-        milli_tokens_per_second: app.metrics.milli_tokens_per_second(),
+        milli_tokens_per_second,
         major_faults_per_token: faults,
         thrashing: faults.is_some_and(|faults| faults >= THRASHING),
+        weights_changed,
     })
+}
+
+/// The name of a file of the weights that somebody wrote to, replaced or took away since it was loaded.
+fn weights_changed(app: &App) -> Option<String> {
+    let engine = app.engine().ok()?;
+    let file = engine.info().files.changed()?;
+    tracing::error!(
+        file = %file.display(),
+        "a file of the weights is not what was loaded: the answers may be wrong; verify the files and start again"
+    );
+    let name = file.file_name().unwrap_or(file.as_os_str());
+    Some(name.to_string_lossy().into_owned())
 }
 
 /// Major page faults from one answer to the next.

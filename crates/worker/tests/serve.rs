@@ -84,6 +84,36 @@ fn serves_then_drains() {
     assert_eq!(server.code(), Some(0));
 }
 
+/// A file put in the place of one that is mapped changes no answer before the next start: who serves it must say so.
+#[test]
+fn a_file_swapped_under_the_server_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("kimi-tiny.gguf");
+    fs::copy(model("Q8_0"), &file).unwrap();
+    let (port, health) = (free_port(), free_port());
+    let mut command = kimi();
+    command.args(["serve", "--host", "127.0.0.1", "--ctx-size", "256"]);
+    command.args([
+        "--port",
+        &port.to_string(),
+        "--health-port",
+        &health.to_string(),
+    ]);
+    command.arg("--model").arg(&file);
+    let _server = Server::start(&mut command, port);
+    let changed = || {
+        let answer = ask(health, "GET", "/usage", "").unwrap();
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let usage: Value = serde_json::from_str(body).unwrap();
+        usage["weightsChanged"].clone()
+    };
+    assert_eq!(changed(), Value::Null);
+    let twin = directory.path().join("twin");
+    fs::copy(model("Q4_K_M"), &twin).unwrap();
+    fs::rename(&twin, &file).unwrap();
+    assert_eq!(changed(), "kimi-tiny.gguf");
+}
+
 /// The body of an answer: JSON, or the events of a stream joined into the same form.
 fn answer(server: &Server, body: &str) -> Value {
     let text = server.ask("POST", "/v1/chat/completions", body).unwrap();

@@ -7,6 +7,7 @@ use spec::format_bytes;
 use super::{Inputs, Word, word};
 use crate::controller::usage::Usage;
 use crate::crd::{Measured, Pair, Timings};
+use crate::names;
 use crate::snapshot::{Snapshot, Workload};
 
 /// A change below one part in this many leaves the old figure.
@@ -47,6 +48,7 @@ pub(super) fn measured(inputs: Inputs<'_>, timings: Option<&Timings>) -> Option<
         milli_tokens_per_second,
         major_faults_per_token,
         thrashing: _,
+        weights_changed: _,
     } = *usage;
     Some(Measured {
         ram_bytes: pair(Some(plan.ram_bytes), working_set_bytes, before.ram_bytes),
@@ -110,6 +112,22 @@ pub(super) fn memory_fits(inputs: Inputs<'_>) -> Word {
     // No figure that moves: it stands in status.measured, and a message that changes is a write.
     let message = format!("{quant} works within {}", format_bytes(limit));
     word("True", "Fits", &message)
+}
+
+/// What to do about a file that is not what the server loaded, where a pod says so: it was verified before, but what
+/// answers now is not what was verified, or will not be after the next start.
+pub(super) fn weights_changed(snapshot: &Snapshot) -> Option<String> {
+    let active = snapshot.active()?;
+    let pods = active.pods.iter().filter(|pod| !pod.terminating);
+    let mut files = pods.filter_map(|pod| pod.usage.as_ref()?.weights_changed.as_ref());
+    let file = files.next()?;
+    Some(format!(
+        "{file} of {} was written to, replaced or taken away under the running server: annotate the KimiModel with a \
+         new value of {} to verify and mend the files, and then with one of {} to load them",
+        active.quant,
+        names::ANNOTATION_REFETCH,
+        names::ANNOTATION_RESTART
+    ))
 }
 
 fn pair(planned: Option<u64>, now: Option<u64>, before: Option<Pair>) -> Option<Pair> {

@@ -8,6 +8,7 @@ use super::super::assess::assess;
 use super::super::build::{Applied, Resources};
 use super::super::plan::plan;
 use super::super::progress::{Progress, State};
+use super::super::usage::Usage;
 use super::figures::share;
 use super::{Inputs, differs, events, status};
 use crate::crd::KimiModelStatus;
@@ -215,6 +216,40 @@ fn a_suspended_model_is_not_ready_and_not_stalled() {
         ("False".to_owned(), "False".to_owned())
     );
     assert_eq!(status.active_quant, None);
+}
+
+#[test]
+fn weights_that_changed_under_the_server_are_not_ready() {
+    let (cluster, before) = deployed("Q4_K_M");
+    let mut snapshot = cluster.see();
+    let active = snapshot.active().unwrap().id.clone();
+    let mut workloads = snapshot.workloads.iter_mut();
+    let workload = workloads.find(|workload| workload.id == active).unwrap();
+    workload.pods[0].usage = Some(Usage {
+        weights_changed: Some("tiny-00002-of-00003.gguf".to_owned()),
+        ..Usage::default()
+    });
+    let status = show(&snapshot, Some(&before));
+    for (kind, value) in [("Ready", "False"), ("Stalled", "True")] {
+        let condition = condition(&status, kind);
+        assert_eq!(condition.status, value);
+        assert_eq!(condition.reason, "WeightsChanged");
+        for part in [
+            "tiny-00002-of-00003.gguf of Q4_K_M",
+            "kimioperator.dev/refetch",
+            "kimioperator.dev/restart",
+        ] {
+            assert!(condition.message.contains(part), "{condition:?}");
+        }
+    }
+    assert_eq!(word(&status, "Reconciling").0, "False");
+    assert_eq!(word(&status, "Serving").0, "True", "the endpoint stays");
+
+    // While the files are mended it is not ready, and under way.
+    snapshot.model.refetch = Some("again".to_owned());
+    let status = show(&snapshot, Some(&status));
+    let words = ["Ready", "Stalled", "Reconciling"].map(|kind| word(&status, kind).0);
+    assert_eq!(words, ["False", "False", "True"]);
 }
 
 #[test]

@@ -322,6 +322,7 @@ async fn metrics_have_llama_servers_names() {
     let usage = send(&probes, get("/usage")).await.json();
     assert_eq!(usage["milliTokensPerSecond"], 6000, "{usage}");
     assert!(usage["majorFaultsPerToken"].is_u64(), "{usage}");
+    assert!(usage["weightsChanged"].is_null(), "{usage}");
     assert_eq!(
         send(&router, get("/usage")).await.status,
         404,
