@@ -1,10 +1,13 @@
 //! Scheduler and kubelet for pods of KimiModels, played by the test: each step moves every pod on by one state. Jobs,
 //! Deployments, endpoints and garbage are the real controllers' work. It must know nothing of the operator's decisions.
 
+use std::time::Duration;
+
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kimi_operator::names;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 
@@ -12,6 +15,10 @@ use crate::lab;
 
 /// The one node that every pod runs on.
 pub(crate) const NODE: &str = "n1";
+/// The operator's pods.
+const OURS: &str = "app.kubernetes.io/managed-by=kimi-operator";
+/// Between two tries.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Pods moved on at once.
 const HANDS: usize = 16;
 
@@ -51,7 +58,7 @@ impl Kubelet {
 
     /// Moves every pod on by one state; how many pods had one to go to.
     pub(crate) async fn step(&self) -> kube::Result<usize> {
-        let ours = ListParams::default().labels("app.kubernetes.io/managed-by=kimi-operator");
+        let ours = ListParams::default().labels(OURS);
         let pods = self.pods.list(&ours).await?.items;
         stream::iter(pods)
             .map(|pod| self.move_on(pod))
@@ -60,6 +67,22 @@ impl Kubelet {
                 std::future::ready(Ok(moved + usize::from(did)))
             })
             .await
+    }
+
+    /// Moves each pod on whenever it is seen to have changed, for ever. As a node does, it watches: listing thousands of
+    /// pods every second would keep the API server from everybody else.
+    pub(crate) async fn follow(self) {
+        let events = watcher(self.pods.clone(), watcher::Config::default().labels(OURS));
+        events
+            .default_backoff()
+            .for_each_concurrent(HANDS, |event| async {
+                if let Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) = event {
+                    while self.move_on(pod.clone()).await.is_err() {
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+            })
+            .await;
     }
 
     async fn move_on(&self, pod: Pod) -> kube::Result<bool> {

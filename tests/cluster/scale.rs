@@ -25,9 +25,6 @@ use crate::lab::{self, Kind, model};
 
 /// Applies of a second.
 const RATE: u32 = 5;
-/// How often the scripted node looks at its pods.
-const TICK: Duration = Duration::from_secs(1);
-
 /// How much of it there is to do.
 struct Size {
     models: usize,
@@ -172,14 +169,6 @@ async fn ready(models: &Api<KimiModel>) -> usize {
     list.iter().filter(is_ready).count()
 }
 
-async fn drive(kubelet: Kubelet) {
-    loop {
-        // The API server may be slow; the next step tries again.
-        let _ = kubelet.step().await;
-        tokio::time::sleep(TICK).await;
-    }
-}
-
 async fn apply_all(client: &Client, namespace: &str, count: usize) -> BTreeMap<String, Instant> {
     let models: Api<KimiModel> = Api::namespaced(client.clone(), namespace);
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / RATE);
@@ -224,7 +213,7 @@ async fn many_models_at_a_steady_rate() {
     let operator = Operator::start(&namespace, account.path()).await;
     let idle = operator.resident();
     let seen = watch_jobs(Api::namespaced(client.clone(), &namespace));
-    let node = tokio::spawn(drive(Kubelet::new(&client, Some(&namespace))));
+    let node = tokio::spawn(Kubelet::new(&client, Some(&namespace)).follow());
     let applied = apply_all(&client, &namespace, size.models).await;
 
     let models: Api<KimiModel> = Api::namespaced(client.clone(), &namespace);
