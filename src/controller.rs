@@ -51,8 +51,8 @@ use crate::telemetry::Telemetry;
 
 /// Events of one burst (a Job, its pod, its endpoints) become one reconcile.
 const DEBOUNCE: Duration = Duration::from_millis(50);
-/// Models reconciled at once; each waits for the API server most of the time.
-const CONCURRENCY: u16 = 16;
+/// Models reconciled at once; each waits for the API server most of the time, and a new one should not wait for those.
+const CONCURRENCY: u16 = 64;
 /// Looked at again after this long even if nothing happened: a safety net, which writes nothing when all is well.
 const RESYNC: Duration = Duration::from_mins(10);
 /// First pause after an error; it doubles up to the longest.

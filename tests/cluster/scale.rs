@@ -14,7 +14,7 @@ use k8s_openapi::api::batch::v1::Job;
 use kimi_operator::crd::KimiModel;
 use kimi_operator::names;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
-use kube::runtime::watcher;
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -141,7 +141,9 @@ fn watch_jobs(jobs: Api<Job>) -> Arc<Mutex<BTreeMap<String, Instant>>> {
     let seen: Arc<Mutex<BTreeMap<String, Instant>>> = Arc::default();
     let noted = Arc::clone(&seen);
     tokio::spawn(async move {
-        let mut events = std::pin::pin!(watcher(jobs, watcher::Config::default()));
+        // Without a pause between errors, this would never end once the client is gone.
+        let events = watcher(jobs, watcher::Config::default()).default_backoff();
+        let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
             if let Ok(watcher::Event::Apply(job) | watcher::Event::InitApply(job)) = event
                 && let Some(model) = job.labels().get(names::LABEL_INSTANCE)
