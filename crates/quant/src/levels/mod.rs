@@ -12,6 +12,7 @@ use gguf::Dtype;
 
 use crate::block::{self, Half};
 use crate::cpu::Isa;
+use crate::each::each;
 use crate::int8::{self, Activations, Int8, Rows};
 use crate::kernels::{Kernels, Ladder};
 
@@ -51,7 +52,7 @@ impl Group {
     /// Vectors of eight levels as in [`Group::signed`], plus 1, or minus 1 for the vectors that are `lowered`.
     #[inline(always)]
     pub(crate) fn nudged(scales: [f32; 2], vectors: [u64; 4], lowered: [bool; 4]) -> Group {
-        let bits = lowered.map(|lowered| if lowered { 0xff } else { 0 });
+        let bits = each!(4, |i| if lowered[i] { 0xff } else { 0 });
         let levels = Coded::Nudged(vectors, bits);
         Group { scales, levels }
     }
@@ -117,6 +118,24 @@ pub(crate) fn join([low, high]: [u32; 2]) -> u64 {
     u64::from(low) | u64::from(high) << 32
 }
 
+/// The bits of `mask` of every byte, after a shift to the right.
+#[inline(always)]
+pub(crate) fn bits(mut bytes: [u8; 32], shift: usize, mask: u8) -> [u8; 32] {
+    for byte in &mut bytes {
+        *byte = *byte >> shift & mask;
+    }
+    bytes
+}
+
+/// Bit `from` of every byte, as its bit `to`.
+#[inline(always)]
+pub(crate) fn bit(mut bytes: [u8; 32], from: usize, to: usize) -> [u8; 32] {
+    for byte in &mut bytes {
+        *byte = (*byte >> from & 1) << to;
+    }
+    bytes
+}
+
 /// Low and high bits of 32 values, together.
 #[inline(always)]
 pub(crate) fn or(low: [u8; 32], high: [u8; 32]) -> [u8; 32] {
@@ -135,7 +154,7 @@ pub(crate) fn six_bits(high: [u8; 4], low: [u8; 8], group: usize) -> [f32; 2] {
         low[group] & 15 | (high & 3) << 4,
         low[group] >> 4 | (high & 12) << 2,
     ];
-    pair.map(|s| f32::from(s as i8 - 32))
+    each!(2, |half| f32::from(pair[half] as i8 - 32))
 }
 
 /// s − 127 of a byte whose upper seven bits are s/2, and the lowest bit.
@@ -202,8 +221,12 @@ pub(crate) const fn ladder<B: Levels<N>, const N: usize>() -> Ladder {
     {
         let dot = scalar.with(Isa::Avx2, avx2::dot::<B, N>);
         match N {
-            256 => dot.int8(Isa::Avx2, avx2::multiply_superblocks::<B, N>),
-            32 => dot.int8(Isa::Avx2, avx2::multiply_smallblocks::<B, N>),
+            256 => dot
+                .int8(Isa::Avx2, avx2::superblocks::<B, N>)
+                .int8(Isa::Vnni, avx2::superblocks_vnni::<B, N>),
+            32 => dot
+                .int8(Isa::Avx2, avx2::smallblocks::<B, N>)
+                .int8(Isa::Vnni, avx2::smallblocks_vnni::<B, N>),
             _ => dot,
         }
     }

@@ -8,6 +8,7 @@ use super::super::{Block32, Block256};
 use super::{
     Form, LANES, Smallblock, Strip, Superblock, add_smallblock, add_superblock, lanes, pairs,
 };
+use crate::each::each;
 use crate::x86::avx2 as x86;
 
 /// What the rows have come to over one block, for one token.
@@ -36,7 +37,7 @@ impl Partial {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn wide<B, F: Form, const T: usize>(
-    strip: &Strip<'_, B>,
+    strip: &Strip<'_, B, LANES>,
     x: &[Block256<T>],
     open: &impl Fn(&B, f32) -> Superblock,
     partials: &mut Vec<Partial>,
@@ -74,10 +75,7 @@ pub(super) fn wide<B, F: Form, const T: usize>(
             };
             totals[token] = add_superblock::<F>(
                 totals[token],
-                partial
-                    .factors
-                    .each_ref()
-                    .map(|factors| x86::floats(factors)),
+                each!(2, |at| x86::floats(&partial.factors[at])),
                 x.scales[token],
                 lanes::sums(partial.sums),
                 offsets,
@@ -111,7 +109,7 @@ const PICK: [i16; 8] = [
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn narrow<B, F: Form, const T: usize>(
-    strip: &Strip<'_, B>,
+    strip: &Strip<'_, B, LANES>,
     x: &[Block32<T>],
     open: &impl Fn(&B) -> Smallblock,
     partials: &mut Vec<Partial>,
@@ -137,10 +135,7 @@ pub(super) fn narrow<B, F: Form, const T: usize>(
         for (token, partial) in partials.iter().enumerate() {
             totals[token] = add_smallblock::<F>(
                 totals[token],
-                partial
-                    .factors
-                    .each_ref()
-                    .map(|factors| x86::floats(factors)),
+                each!(2, |at| x86::floats(&partial.factors[at])),
                 (x.scales[token], x.sums[token]),
                 lanes::sums(partial.sums),
             );

@@ -6,6 +6,7 @@ use std::arch::x86_64::*;
 
 use super::super::{Block32, Block256};
 use super::{Form, LANES, Smallblock, Strip, Superblock, add_smallblock, add_superblock, lanes};
+use crate::each::each;
 use crate::x86::avx2 as x86;
 
 /// A superblock of eight rows.
@@ -32,7 +33,7 @@ pub(super) struct Narrow {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn interleave<B>(
-    strip: &Strip<'_, B>,
+    strip: &Strip<'_, B, LANES>,
     open: &impl Fn(&B, f32) -> Superblock,
     panel: &mut Vec<Wide>,
 ) {
@@ -81,7 +82,7 @@ pub(super) fn interleave<B>(
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn interleave_small<B>(
-    strip: &Strip<'_, B>,
+    strip: &Strip<'_, B, LANES>,
     open: &impl Fn(&B) -> Smallblock,
     panel: &mut Vec<Narrow>,
 ) {
@@ -138,7 +139,7 @@ pub(super) fn wide<F: Form, const T: usize>(panel: &[Wide], x: &[Block256<T>]) -
             }
             totals[token] = add_superblock::<F>(
                 totals[token],
-                w.factors.each_ref().map(|factors| x86::floats(factors)),
+                each!(2, |at| x86::floats(&w.factors[at])),
                 x.scales[token],
                 sums[token],
                 offsets[token],
@@ -197,7 +198,7 @@ pub(super) fn narrow<F: Form, const T: usize>(panel: &[Narrow], x: &[Block32<T>]
         }
         for token in 0..T {
             let of_x = (x.scales[token], x.sums[token]);
-            let factors = w.factors.each_ref().map(|factors| x86::floats(factors));
+            let factors = each!(2, |at| x86::floats(&w.factors[at]));
             totals[token] = add_smallblock::<F>(totals[token], factors, of_x, sums[token]);
         }
     }

@@ -1,0 +1,114 @@
+//! Rows that a loop multiplies together, a lane for each, and where their products go. It must not know instructions.
+
+use super::Rows;
+
+/// `LANES` rows of blocks; where a tensor has fewer left, its last row again.
+pub(crate) struct Strip<'w, B, const LANES: usize> {
+    pub(crate) rows: [&'w [B]; LANES],
+    /// What precedes each row, for the types that have it.
+    pub(crate) scales: [f32; LANES],
+    /// Blocks that every row has.
+    pub(crate) blocks: usize,
+}
+
+/// Sees a row as its scale and its blocks.
+pub(crate) type See<B> = for<'w> fn(&'w [u8]) -> (f32, &'w [B]);
+
+impl<'w, B, const LANES: usize> Strip<'w, B, LANES> {
+    /// The rows from `first` on, of which there must be one.
+    pub(crate) fn new(rows: Rows<'w>, first: usize, see: See<B>) -> Self {
+        let seen: [(f32, &[B]); LANES] =
+            std::array::from_fn(|lane| see(rows.row((first + lane).min(rows.count() - 1))));
+        Strip {
+            rows: seen.map(|(_, blocks)| blocks),
+            scales: seen.map(|(scale, _)| scale),
+            blocks: seen[0].1.len(),
+        }
+    }
+}
+
+/// Where the products of a strip go: token after token, `rows` apart.
+pub(crate) struct Place<'o> {
+    out: &'o mut [f32],
+    rows: usize,
+    /// Of the next token, its product with the strip's first row.
+    next: usize,
+    /// Rows from there on.
+    left: usize,
+}
+
+impl<'o> Place<'o> {
+    pub(crate) fn new(out: &'o mut [f32], rows: usize, first: usize) -> Self {
+        Place {
+            out,
+            rows,
+            next: first,
+            left: rows - first,
+        }
+    }
+
+    /// The products of the next token, a row in each lane.
+    pub(crate) fn put<const LANES: usize>(&mut self, products: [f32; LANES]) {
+        let live = LANES.min(self.left);
+        if let Some(out) = self.out.get_mut(self.next..self.next + live) {
+            out.copy_from_slice(&products[..live]);
+        }
+        self.next += self.rows;
+    }
+}
+
+/// Puts the products of every tile in their place; `$array` takes a vector of them apart.
+macro_rules! put_each {
+    ($x:expr, $out:ident, $array:path, $grain:ident, |$tile:ident| $products:expr) => {
+        for tile in $x.tiles() {
+            match &tile.0 {
+                Width::One(Blocks::$grain($tile)) => put_each!(@ $out, $array, $products),
+                Width::Two(Blocks::$grain($tile)) => put_each!(@ $out, $array, $products),
+                Width::Four(Blocks::$grain($tile)) => put_each!(@ $out, $array, $products),
+                _ => {}
+            }
+        }
+    };
+    (@ $out:ident, $array:path, $products:expr) => {
+        for products in $products {
+            $out.put($array(products));
+        }
+    };
+}
+pub(crate) use put_each;
+
+/// A type's products, once for every instruction set that has loops: `multiply` for AVX2 and `multiply_vnni`, or as they
+/// are called. `$loops` is the module of the loops in `$product`, which must do what [`super::Int8::multiply`] says.
+macro_rules! products {
+    ($loops:ident, |$rows:ident, $x:ident, $out:ident| $product:expr) => {
+        products!(@ "avx2,fma,f16c", avx2, multiply, [], [],
+            $loops, |$rows, $x, $out| $product);
+        products!(@ "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c", vnni, multiply_vnni, [], [],
+            $loops, |$rows, $x, $out| $product);
+    };
+    (
+        $name:ident<$block:ident: $bound:path, $n:ident>, $vnni:ident,
+        $loops:ident, |$rows:ident, $x:ident, $out:ident| $product:expr
+    ) => {
+        products!(@ "avx2,fma,f16c", avx2, $name, [$block: $bound, const $n: usize], [$block, $n],
+            $loops, |$rows, $x, $out| $product);
+        products!(@ "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c", vnni, $vnni,
+            [$block: $bound, const $n: usize], [$block, $n], $loops, |$rows, $x, $out| $product);
+    };
+    (
+        @ $features:literal, $isa:ident, $name:ident, [$($generics:tt)*], [$($arguments:tt)*],
+        $loops:ident, |$rows:ident, $x:ident, $out:ident| $product:expr
+    ) => {
+        /// Only [`crate::kernels_on`] hands this out, after checking the CPU.
+        pub(super) fn $name<$($generics)*>(rows: Rows<'_>, x: &Activations, out: &mut [f32]) {
+            #[target_feature(enable = $features)]
+            fn with_features<$($generics)*>($rows: Rows<'_>, $x: &Activations, $out: &mut [f32]) {
+                use crate::int8::$isa as $loops;
+                $product;
+            }
+            // SAFETY: kernels_on has found the instructions available.
+            unsafe { with_features::<$($arguments)*>(rows, x, out) }
+        }
+    };
+}
+pub(crate) use products;
