@@ -10,6 +10,7 @@ pub(crate) mod avx2 {
 
     use crate::block::Half;
     use crate::each::each;
+    use crate::int8::strip::Behind;
 
     /// Eight floats.
     #[inline]
@@ -58,6 +59,16 @@ pub(crate) mod avx2 {
         let start = std::ptr::from_ref(block).cast::<i8>().wrapping_add(AHEAD);
         for line in (0..size_of::<B>()).step_by(64) {
             _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line));
+        }
+    }
+
+    /// Has the second cache fetch the next step of what lies behind a strip.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(crate) fn prefetch_step(behind: &mut Behind) {
+        let (start, bytes) = behind.step();
+        for line in (0..bytes).step_by(64) {
+            _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(line).cast());
         }
     }
 

@@ -27,6 +27,38 @@ impl<'w, B, const LANES: usize> Strip<'w, B, LANES> {
     }
 }
 
+/// What lies behind a strip, most likely the next to be multiplied: a cache can fetch it while this one is, which asks
+/// nothing of memory once it is open.
+pub(crate) struct Behind {
+    /// Where, and how far. Only prefetched, never read: the strip may have been the last.
+    at: *const u8,
+    left: usize,
+    /// Bytes at a time.
+    step: usize,
+}
+
+impl Behind {
+    /// Behind `lanes` rows from `first` on, to be fetched in `steps`.
+    pub(crate) fn new(rows: Rows<'_>, first: usize, lanes: usize, steps: usize) -> Self {
+        let left = lanes * rows.row_bytes;
+        let start = rows.bytes.as_ptr().wrapping_add(first * rows.row_bytes);
+        Behind {
+            at: start.wrapping_add(left),
+            left,
+            step: left.div_ceil(steps.max(1)),
+        }
+    }
+
+    /// The next step of it, from where to how far.
+    pub(crate) fn step(&mut self) -> (*const u8, usize) {
+        let bytes = self.step.min(self.left);
+        let step = (self.at, bytes);
+        self.at = self.at.wrapping_add(bytes);
+        self.left -= bytes;
+        step
+    }
+}
+
 /// Where the products of a strip go: token after token, `rows` apart.
 pub(crate) struct Place<'o> {
     out: &'o mut [f32],
@@ -76,6 +108,30 @@ macro_rules! put_each {
     };
 }
 pub(crate) use put_each;
+
+/// Runs `$add` for every tile of the grain with its blocks as `$blocks` and its tokens' share of `$totals` as `$of_tile`.
+macro_rules! each_tile {
+    ($x:expr, $grain:ident, $totals:expr, |$blocks:ident, $of_tile:ident| $add:expr) => {
+        let mut rest: &mut [_] = &mut $totals;
+        for tile in $x.tiles() {
+            match &tile.0 {
+                Width::One(Blocks::$grain($blocks)) => each_tile!(@ 1, rest, $of_tile, $add),
+                Width::Two(Blocks::$grain($blocks)) => each_tile!(@ 2, rest, $of_tile, $add),
+                Width::Four(Blocks::$grain($blocks)) => each_tile!(@ 4, rest, $of_tile, $add),
+                _ => {}
+            }
+        }
+    };
+    (@ $tokens:literal, $rest:ident, $of_tile:ident, $add:expr) => {
+        if let Some(($of_tile, others)) =
+            std::mem::take(&mut $rest).split_first_chunk_mut::<$tokens>()
+        {
+            $add;
+            $rest = others;
+        }
+    };
+}
+pub(crate) use each_tile;
 
 /// A type's products, once for every instruction set that has loops: `multiply` for AVX2 and `multiply_vnni`, or as they
 /// are called. `$loops` is the module of the loops in `$product`, which must do what [`super::Int8::multiply`] says.

@@ -14,7 +14,7 @@ use std::arch::x86_64::*;
 
 use bytemuck::Pod;
 
-use super::strip::{Place, See, Strip, put_each};
+use super::strip::{Behind, Place, See, Strip, each_tile, put_each};
 use super::{Activations, Blocks, Rows, Width};
 use crate::block;
 use crate::x86::avx2 as x86;
@@ -112,7 +112,8 @@ pub(crate) fn superblocks<B: Pod, F: Form>(
 ) {
     // Tiles of the other grain give none.
     out.fill(0.0);
-    let (mut partials, mut panel) = (Vec::new(), Vec::new());
+    let (mut partials, mut totals) = (Vec::new(), vec![_mm256_setzero_ps(); x.tokens()]);
+    let mut panel = panel::Wide::new();
     for first in (0..rows.count()).step_by(LANES) {
         let strip = Strip::new(rows, first, see);
         let mut out = Place::new(out, rows.count(), first);
@@ -124,10 +125,20 @@ pub(crate) fn superblocks<B: Pod, F: Form>(
                 &mut partials
             ));
         } else {
-            panel::interleave(&strip, &open, &mut panel);
-            put_each!(x, out, x86::array, Of256, |x| panel::wide::<F, _>(
-                &panel, x
-            ));
+            let mut behind = Behind::new(rows, first, LANES, strip.blocks * x.tiles().len());
+            totals.fill(_mm256_setzero_ps());
+            for at in 0..strip.blocks {
+                panel.fill(&strip, at, &open);
+                each_tile!(x, Of256, totals, |blocks, totals| {
+                    x86::prefetch_step(&mut behind);
+                    if let Some(x) = blocks.get(at) {
+                        panel.add::<F, _>(x, totals);
+                    }
+                });
+            }
+            for total in &totals {
+                out.put(x86::array(*total));
+            }
         }
     }
 }
@@ -143,7 +154,8 @@ pub(crate) fn smallblocks<B: Pod, F: Form>(
 ) {
     // Tiles of the other grain give none.
     out.fill(0.0);
-    let (mut partials, mut panel) = (Vec::new(), Vec::new());
+    let (mut partials, mut totals) = (Vec::new(), vec![_mm256_setzero_ps(); x.tokens()]);
+    let mut panel = panel::Narrow::new();
     for first in (0..rows.count()).step_by(LANES) {
         let strip = Strip::new(rows, first, block::plain::<B>);
         let mut out = Place::new(out, rows.count(), first);
@@ -155,10 +167,20 @@ pub(crate) fn smallblocks<B: Pod, F: Form>(
                 &mut partials
             ));
         } else {
-            panel::interleave_small(&strip, &open, &mut panel);
-            put_each!(x, out, x86::array, Of32, |x| panel::narrow::<F, _>(
-                &panel, x
-            ));
+            let mut behind = Behind::new(rows, first, LANES, strip.blocks * x.tiles().len());
+            totals.fill(_mm256_setzero_ps());
+            for at in 0..strip.blocks {
+                panel.fill(&strip, at, &open);
+                each_tile!(x, Of32, totals, |blocks, totals| {
+                    x86::prefetch_step(&mut behind);
+                    if let Some(x) = blocks.get(at) {
+                        panel.add::<F, _>(x, totals);
+                    }
+                });
+            }
+            for total in &totals {
+                out.put(x86::array(*total));
+            }
         }
     }
 }

@@ -11,10 +11,10 @@ use std::arch::x86_64::*;
 use bytemuck::Pod;
 
 use super::avx2::{self, FEW, Form, Smallblock, Superblock};
-use super::strip::{Place, See, Strip, put_each};
+use super::strip::{Behind, Place, See, Strip, each_tile};
 use super::{Activations, Blocks, Rows, Width};
 use crate::block;
-use crate::x86::avx512 as x86;
+use crate::x86::{avx2 as narrow, avx512 as x86};
 
 /// Rows that are multiplied together.
 const LANES: usize = 16;
@@ -32,16 +32,25 @@ pub(crate) fn superblocks<B: Pod, F: Form>(
     if x.tokens() < FEW {
         return avx2::superblocks::<B, F>(rows, x, out, see, open);
     }
-    // Tiles of the other grain give none.
-    out.fill(0.0);
-    let mut panel = Vec::new();
+    let mut totals = vec![_mm512_setzero_ps(); x.tokens()];
+    let mut panel = panel::Wide::new();
     for first in (0..rows.count()).step_by(LANES) {
         let strip = Strip::new(rows, first, see);
         let mut out = Place::new(out, rows.count(), first);
-        panel::interleave::<B, F>(&strip, &open, &mut panel);
-        put_each!(x, out, x86::array, Of256, |x| panel::wide::<F, _>(
-            &panel, x
-        ));
+        let mut behind = Behind::new(rows, first, LANES, strip.blocks * x.tiles().len());
+        totals.fill(_mm512_setzero_ps());
+        for at in 0..strip.blocks {
+            panel.fill::<B, F>(&strip, at, &open);
+            each_tile!(x, Of256, totals, |blocks, totals| {
+                narrow::prefetch_step(&mut behind);
+                if let Some(x) = blocks.get(at) {
+                    panel.add::<F, _>(x, totals);
+                }
+            });
+        }
+        for total in &totals {
+            out.put(x86::array(*total));
+        }
     }
 }
 
@@ -57,16 +66,25 @@ pub(crate) fn smallblocks<B: Pod, F: Form>(
     if x.tokens() < FEW {
         return avx2::smallblocks::<B, F>(rows, x, out, open);
     }
-    // Tiles of the other grain give none.
-    out.fill(0.0);
-    let mut panel = Vec::new();
+    let mut totals = vec![_mm512_setzero_ps(); x.tokens()];
+    let mut panel = panel::Narrow::new();
     for first in (0..rows.count()).step_by(LANES) {
         let strip = Strip::new(rows, first, block::plain::<B>);
         let mut out = Place::new(out, rows.count(), first);
-        panel::interleave_small::<B, F>(&strip, &open, &mut panel);
-        put_each!(x, out, x86::array, Of32, |x| panel::narrow::<F, _>(
-            &panel, x
-        ));
+        let mut behind = Behind::new(rows, first, LANES, strip.blocks * x.tiles().len());
+        totals.fill(_mm512_setzero_ps());
+        for at in 0..strip.blocks {
+            panel.fill::<B, F>(&strip, at, &open);
+            each_tile!(x, Of32, totals, |blocks, totals| {
+                narrow::prefetch_step(&mut behind);
+                if let Some(x) = blocks.get(at) {
+                    panel.add::<F, _>(x, totals);
+                }
+            });
+        }
+        for total in &totals {
+            out.put(x86::array(*total));
+        }
     }
 }
 

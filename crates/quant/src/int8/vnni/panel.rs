@@ -1,15 +1,15 @@
-//! Products of sixteen rows with many tokens: the levels are interleaved once, four of each row side by side, so that a
-//! vector holds the same four columns of all rows and sums stay in their row's lane. It must not be called without
-//! AVX-512 F, BW, DQ, VL and VNNI.
+//! Products of sixteen rows with many tokens: a block of each row is opened and interleaved, four levels of each side by
+//! side, so that a vector holds the same four columns of all rows and sums stay in their row's lane; then it meets every
+//! token. It must not be called without AVX-512 F, BW, DQ, VL and VNNI.
 
 use std::arch::x86_64::*;
 
 use super::super::avx2::{Form, Smallblock, Superblock, lanes};
+use super::super::strip::Strip;
 use super::super::{Block32, Block256};
 use super::{LANES, add_smallblock, add_superblock};
 use crate::each::each;
-use crate::int8::strip::Strip;
-use crate::x86::{avx2, avx512 as x86};
+use crate::x86::avx512 as x86;
 
 /// What makes a level with a sign one without.
 const RAISE: i8 = -128;
@@ -18,7 +18,6 @@ const RAISE: i8 = -128;
 type Halves = [__m256i; 2];
 
 /// A superblock of sixteen rows.
-#[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(super) struct Wide {
     /// `d` and `offset` by row.
@@ -32,7 +31,6 @@ pub(super) struct Wide {
 }
 
 /// A block of 32 of sixteen rows.
-#[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(super) struct Narrow {
     factors: [[f32; LANES]; 2],
@@ -51,38 +49,43 @@ fn turn(vectors: &mut [Halves; 8]) {
     }
 }
 
-/// Fills `panel` with the strip's blocks: row after row, so that memory is read in order, then turned over.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) fn interleave<B, F: Form>(
-    strip: &Strip<'_, B, LANES>,
-    open: &impl Fn(&B, f32) -> Superblock,
-    panel: &mut Vec<Wide>,
-) {
-    let zero = [_mm256_setzero_si256(); 2];
-    let empty = Wide {
-        factors: [[0.0; LANES]; 2],
-        scales: [zero; 8],
-        offsets: [zero; 8],
-        levels: [[zero; 8]; 8],
-    };
-    panel.resize(strip.blocks, empty);
-    let raise = _mm256_set1_epi8(RAISE);
-    for (lane, (row, scale)) in strip.rows.iter().zip(strip.scales).enumerate() {
-        let (half, lane_of_half) = (lane / 8, lane % 8);
-        for (block, panel) in row.iter().zip(&mut *panel) {
-            avx2::prefetch(block);
+impl Wide {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    pub(super) fn new() -> Self {
+        let zero = [_mm256_setzero_si256(); 2];
+        Wide {
+            factors: [[0.0; LANES]; 2],
+            scales: [zero; 8],
+            offsets: [zero; 8],
+            levels: [[zero; 8]; 8],
+        }
+    }
+
+    /// The block at `at` of each row.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    pub(super) fn fill<B, F: Form>(
+        &mut self,
+        strip: &Strip<'_, B, LANES>,
+        at: usize,
+        open: &impl Fn(&B, f32) -> Superblock,
+    ) {
+        let raise = _mm256_set1_epi8(RAISE);
+        for (lane, (row, scale)) in strip.rows.iter().zip(strip.scales).enumerate() {
+            let Some(block) = row.get(at) else { continue };
+            let (half, lane_of_half) = (lane / 8, lane % 8);
             let w = open(block, scale);
-            panel.factors[0][lane] = w.d;
-            panel.factors[1][lane] = w.offset;
-            panel.scales[lane_of_half][half] = w.scales;
+            self.factors[0][lane] = w.d;
+            self.factors[1][lane] = w.offset;
+            self.scales[lane_of_half][half] = w.scales;
             // Signed types have no offsets of their own, and scales of a byte: 128 times that fits.
-            panel.offsets[lane_of_half][half] = if F::SIGNED {
-                _mm256_sub_epi16(zero[0], _mm256_slli_epi16::<7>(w.scales))
+            self.offsets[lane_of_half][half] = if F::SIGNED {
+                _mm256_sub_epi16(_mm256_setzero_si256(), _mm256_slli_epi16::<7>(w.scales))
             } else {
                 w.offsets
             };
-            for (group, levels) in panel.levels.iter_mut().zip(w.levels) {
+            for (group, levels) in self.levels.iter_mut().zip(w.levels) {
                 group[lane_of_half][half] = if F::SIGNED {
                     _mm256_xor_si256(levels, raise)
                 } else {
@@ -90,61 +93,27 @@ pub(super) fn interleave<B, F: Form>(
                 };
             }
         }
-    }
-    for panel in panel {
-        turn(&mut panel.scales);
-        turn(&mut panel.offsets);
-        panel.levels.iter_mut().for_each(|group| turn(group));
-    }
-}
-
-/// The same for blocks of 32.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) fn interleave_small<B, F: Form>(
-    strip: &Strip<'_, B, LANES>,
-    open: &impl Fn(&B) -> Smallblock,
-    panel: &mut Vec<Narrow>,
-) {
-    let empty = Narrow {
-        factors: [[0.0; LANES]; 2],
-        levels: [[_mm256_setzero_si256(); 2]; 8],
-    };
-    panel.resize(strip.blocks, empty);
-    let raise = _mm256_set1_epi8(RAISE);
-    for (lane, row) in strip.rows.iter().enumerate() {
-        for (block, panel) in row.iter().zip(&mut *panel) {
-            avx2::prefetch(block);
-            let w = open(block);
-            panel.factors[0][lane] = w.d;
-            panel.factors[1][lane] = w.offset;
-            panel.levels[lane % 8][lane / 8] = if F::SIGNED {
-                _mm256_xor_si256(w.levels, raise)
-            } else {
-                w.levels
-            };
+        turn(&mut self.scales);
+        turn(&mut self.offsets);
+        for group in &mut self.levels {
+            turn(group);
         }
     }
-    for panel in panel {
-        turn(&mut panel.levels);
-    }
-}
 
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) fn wide<F: Form, const T: usize>(panel: &[Wide], x: &[Block256<T>]) -> [__m512; T] {
-    let zero = _mm512_setzero_si512();
-    let mut totals = [_mm512_setzero_ps(); T];
-    for (w, x) in panel.iter().zip(x) {
+    /// Adds the rows' products with a block of some tokens to what the rows have come to.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    pub(super) fn add<F: Form, const T: usize>(&self, x: &Block256<T>, totals: &mut [__m512; T]) {
+        let zero = _mm512_setzero_si512();
         let mut sums = [zero; T];
-        for (group, (levels, x)) in w.levels.iter().zip(&x.levels).enumerate() {
+        for (group, (levels, x)) in self.levels.iter().zip(&x.levels).enumerate() {
             for half in 0..32 / F::ALIKE {
                 let steps = F::ALIKE / 4;
                 let mut products = [zero; T];
                 for step in half * steps..(half + 1) * steps {
                     add_step(&mut products, &levels[step], x, step);
                 }
-                let scale = scale(&w.scales, 8 * half + group);
+                let scale = scale(&self.scales, 8 * half + group);
                 for (sum, products) in sums.iter_mut().zip(products) {
                     *sum = _mm512_add_epi32(*sum, _mm512_mullo_epi32(scale, products));
                 }
@@ -152,25 +121,38 @@ pub(super) fn wide<F: Form, const T: usize>(panel: &[Wide], x: &[Block256<T>]) -
         }
         let mut offsets = [zero; T];
         for (token, offsets) in offsets.iter_mut().enumerate() {
-            for (w, x) in w.offsets.iter().zip(x.sums[token].as_chunks::<2>().0) {
+            for (w, x) in self.offsets.iter().zip(x.sums[token].as_chunks::<2>().0) {
                 let x = _mm512_set1_epi32(bytemuck::cast(*x));
                 *offsets = _mm512_dpwssd_epi32(*offsets, x86::halves(w), x);
             }
         }
+        let factors = each!(2, |at| x86::floats(&self.factors[at]));
         for token in 0..T {
             if !F::OWN_OFFSETS {
                 sums[token] = _mm512_add_epi32(sums[token], offsets[token]);
             }
             totals[token] = add_superblock::<F>(
                 totals[token],
-                each!(2, |at| x86::floats(&w.factors[at])),
+                factors,
                 x.scales[token],
                 sums[token],
                 offsets[token],
             );
         }
     }
-    totals
+}
+
+/// The rows' scales of a sub-block, as 32-bit numbers; `at` is its place in the order of [`Block256::sums`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn scale(scales: &[Halves; 8], at: usize) -> __m512i {
+    let pair = x86::halves(&scales[at / 2]);
+    let on_top = if at.is_multiple_of(2) {
+        _mm512_slli_epi32::<16>(pair)
+    } else {
+        pair
+    };
+    _mm512_srai_epi32::<16>(on_top)
 }
 
 /// Adds a step's four products of every row, for each token.
@@ -189,35 +171,57 @@ fn add_step<const T: usize>(
     }
 }
 
-/// The rows' scales of a sub-block, as 32-bit numbers; `at` is its place in the order of [`Block256::sums`].
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn scale(scales: &[Halves; 8], at: usize) -> __m512i {
-    let pair = x86::halves(&scales[at / 2]);
-    let on_top = if at.is_multiple_of(2) {
-        _mm512_slli_epi32::<16>(pair)
-    } else {
-        pair
-    };
-    _mm512_srai_epi32::<16>(on_top)
-}
+impl Narrow {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    pub(super) fn new() -> Self {
+        Narrow {
+            factors: [[0.0; LANES]; 2],
+            levels: [[_mm256_setzero_si256(); 2]; 8],
+        }
+    }
 
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) fn narrow<F: Form, const T: usize>(panel: &[Narrow], x: &[Block32<T>]) -> [__m512; T] {
-    let mut totals = [_mm512_setzero_ps(); T];
-    for (w, x) in panel.iter().zip(x) {
-        let mut sums = x
-            .level_sums
-            .map(|sum| _mm512_set1_epi32(if F::SIGNED { i32::from(RAISE) * sum } else { 0 }));
-        for (step, levels) in w.levels.iter().enumerate() {
+    /// The block at `at` of each row.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    pub(super) fn fill<B, F: Form>(
+        &mut self,
+        strip: &Strip<'_, B, LANES>,
+        at: usize,
+        open: &impl Fn(&B) -> Smallblock,
+    ) {
+        let raise = _mm256_set1_epi8(RAISE);
+        for (lane, row) in strip.rows.iter().enumerate() {
+            let Some(block) = row.get(at) else { continue };
+            let w = open(block);
+            self.factors[0][lane] = w.d;
+            self.factors[1][lane] = w.offset;
+            self.levels[lane % 8][lane / 8] = if F::SIGNED {
+                _mm256_xor_si256(w.levels, raise)
+            } else {
+                w.levels
+            };
+        }
+        turn(&mut self.levels);
+    }
+
+    /// Adds the rows' products with a block of some tokens to what the rows have come to.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    pub(super) fn add<F: Form, const T: usize>(&self, x: &Block32<T>, totals: &mut [__m512; T]) {
+        let mut sums = [_mm512_setzero_si512(); T];
+        if F::SIGNED {
+            for (sum, of_x) in sums.iter_mut().zip(x.level_sums) {
+                *sum = _mm512_set1_epi32(i32::from(RAISE) * of_x);
+            }
+        }
+        for (step, levels) in self.levels.iter().enumerate() {
             add_step(&mut sums, levels, &x.levels, step);
         }
+        let factors = each!(2, |at| x86::floats(&self.factors[at]));
         for token in 0..T {
             let of_x = (x.scales[token], x.sums[token]);
-            let factors = each!(2, |at| x86::floats(&w.factors[at]));
             totals[token] = add_smallblock::<F>(totals[token], factors, of_x, sums[token]);
         }
     }
-    totals
 }
