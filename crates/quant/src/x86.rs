@@ -50,18 +50,6 @@ pub(crate) mod avx2 {
         _mm256_setr_ps(a, b, c, d, e, f, g, h)
     }
 
-    /// Has the cache fetch what lies a little behind `block`, past the end of the page if need be, where the CPU's own
-    /// prefetching stops.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub(crate) fn prefetch<B>(block: &B) {
-        const AHEAD: usize = 3072;
-        let start = std::ptr::from_ref(block).cast::<i8>().wrapping_add(AHEAD);
-        for line in (0..size_of::<B>()).step_by(64) {
-            _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line));
-        }
-    }
-
     /// Has the second cache fetch the next step of what lies behind a strip.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]

@@ -89,26 +89,6 @@ impl<'o> Place<'o> {
     }
 }
 
-/// Puts the products of every tile in their place; `$array` takes a vector of them apart.
-macro_rules! put_each {
-    ($x:expr, $out:ident, $array:path, $grain:ident, |$tile:ident| $products:expr) => {
-        for tile in $x.tiles() {
-            match &tile.0 {
-                Width::One(Blocks::$grain($tile)) => put_each!(@ $out, $array, $products),
-                Width::Two(Blocks::$grain($tile)) => put_each!(@ $out, $array, $products),
-                Width::Four(Blocks::$grain($tile)) => put_each!(@ $out, $array, $products),
-                _ => {}
-            }
-        }
-    };
-    (@ $out:ident, $array:path, $products:expr) => {
-        for products in $products {
-            $out.put($array(products));
-        }
-    };
-}
-pub(crate) use put_each;
-
 /// Runs `$add` for every tile of the grain with its blocks as `$blocks` and its tokens' share of `$totals` as `$of_tile`.
 macro_rules! each_tile {
     ($x:expr, $grain:ident, $totals:expr, |$blocks:ident, $of_tile:ident| $add:expr) => {

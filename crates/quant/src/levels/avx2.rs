@@ -103,6 +103,23 @@ fn load(levels: &Coded) -> __m256i {
             _mm256_add_epi8(eights(vectors), nudge)
         }
         Coded::Sixteen(values, tables) => look_up(tables, x86::bytes32(values)),
+        Coded::Pairs(values, tables) => {
+            let values = _mm256_broadcastsi128_si256(x86::bytes16(values));
+            // The first level of each pair in the lower half, the second in the upper one.
+            let [low, high] = each!(2, |part| look_up(
+                &[&tables[0][part], &tables[1][part]],
+                values
+            ));
+            let apart = _mm256_blendv_epi8(low, high, _mm256_slli_epi16::<3>(values));
+            let (first, second) = (
+                _mm256_castsi256_si128(apart),
+                _mm256_extracti128_si256::<1>(apart),
+            );
+            _mm256_set_m128i(
+                _mm_unpackhi_epi8(first, second),
+                _mm_unpacklo_epi8(first, second),
+            )
+        }
         Coded::ThirtyTwo(values, tables) => {
             let values = x86::bytes32(values);
             let [low, high] = each!(2, |half| look_up(

@@ -31,6 +31,8 @@ enum Coded {
     Nudged([u64; 4], [u8; 4]),
     /// Values below 16, and each half's table.
     Sixteen([u8; 32], [&'static [i8; 16]; 2]),
+    /// Values below 32 that stand for two levels each, and the tables of the first and of the second.
+    Pairs([u8; 16], &'static [[[i8; 16]; 2]; 2]),
     /// Values below 32, and each half's table.
     ThirtyTwo([u8; 32], [&'static [[i8; 16]; 2]; 2]),
 }
@@ -65,6 +67,17 @@ impl Group {
         tables: [&'static [i8; 16]; 2],
     ) -> Group {
         let levels = Coded::Sixteen(values, tables);
+        Group { scales, levels }
+    }
+
+    /// Values below 32 stand for two levels each, the first from the first table, the second from the second.
+    #[inline(always)]
+    pub(crate) fn pairs(
+        scales: [f32; 2],
+        values: [u8; 16],
+        tables: &'static [[[i8; 16]; 2]; 2],
+    ) -> Group {
+        let levels = Coded::Pairs(values, tables);
         Group { scales, levels }
     }
 
@@ -103,6 +116,10 @@ impl Coded {
                     }
                 }
                 Coded::Sixteen(values, tables) => tables[i / 16][usize::from(values[i] & 15)],
+                Coded::Pairs(values, tables) => {
+                    let value = usize::from(values[i / 2]);
+                    tables[i % 2][value / 16][value % 16]
+                }
                 Coded::ThirtyTwo(values, tables) => {
                     tables[i / 16][usize::from(values[i] >> 4 & 1)][usize::from(values[i] & 15)]
                 }

@@ -14,7 +14,7 @@ use std::arch::x86_64::*;
 
 use bytemuck::Pod;
 
-use super::strip::{Behind, Place, See, Strip, each_tile, put_each};
+use super::strip::{Behind, Place, See, Strip, each_tile};
 use super::{Activations, Blocks, Rows, Width};
 use crate::block;
 use crate::x86::avx2 as x86;
@@ -110,35 +110,32 @@ pub(crate) fn superblocks<B: Pod, F: Form>(
     see: See<B>,
     open: impl Fn(&B, f32) -> Superblock,
 ) {
-    // Tiles of the other grain give none.
-    out.fill(0.0);
-    let (mut partials, mut totals) = (Vec::new(), vec![_mm256_setzero_ps(); x.tokens()]);
+    let few = x.tokens() < FEW;
+    // Tiles of the other grain add nothing.
+    let mut totals = vec![_mm256_setzero_ps(); x.tokens()];
     let mut panel = panel::Wide::new();
     for first in (0..rows.count()).step_by(LANES) {
         let strip = Strip::new(rows, first, see);
         let mut out = Place::new(out, rows.count(), first);
-        if x.tokens() < FEW {
-            put_each!(x, out, x86::array, Of256, |x| direct::wide::<B, F, _>(
-                &strip,
-                x,
-                &open,
-                &mut partials
-            ));
-        } else {
-            let mut behind = Behind::new(rows, first, LANES, strip.blocks * x.tiles().len());
-            totals.fill(_mm256_setzero_ps());
-            for at in 0..strip.blocks {
+        let mut behind = Behind::new(rows, first, LANES, strip.blocks * x.tiles().len());
+        totals.fill(_mm256_setzero_ps());
+        for at in 0..strip.blocks {
+            if !few {
                 panel.fill(&strip, at, &open);
-                each_tile!(x, Of256, totals, |blocks, totals| {
-                    x86::prefetch_step(&mut behind);
-                    if let Some(x) = blocks.get(at) {
+            }
+            each_tile!(x, Of256, totals, |blocks, totals| {
+                x86::prefetch_step(&mut behind);
+                if let Some(x) = blocks.get(at) {
+                    if few {
+                        direct::add_wide::<B, F, _>(&strip, at, x, &open, totals);
+                    } else {
                         panel.add::<F, _>(x, totals);
                     }
-                });
-            }
-            for total in &totals {
-                out.put(x86::array(*total));
-            }
+                }
+            });
+        }
+        for total in &totals {
+            out.put(x86::array(*total));
         }
     }
 }
@@ -152,35 +149,32 @@ pub(crate) fn smallblocks<B: Pod, F: Form>(
     out: &mut [f32],
     open: impl Fn(&B) -> Smallblock,
 ) {
-    // Tiles of the other grain give none.
-    out.fill(0.0);
-    let (mut partials, mut totals) = (Vec::new(), vec![_mm256_setzero_ps(); x.tokens()]);
+    let few = x.tokens() < FEW;
+    // Tiles of the other grain add nothing.
+    let mut totals = vec![_mm256_setzero_ps(); x.tokens()];
     let mut panel = panel::Narrow::new();
     for first in (0..rows.count()).step_by(LANES) {
         let strip = Strip::new(rows, first, block::plain::<B>);
         let mut out = Place::new(out, rows.count(), first);
-        if x.tokens() < FEW {
-            put_each!(x, out, x86::array, Of32, |x| direct::narrow::<B, F, _>(
-                &strip,
-                x,
-                &open,
-                &mut partials
-            ));
-        } else {
-            let mut behind = Behind::new(rows, first, LANES, strip.blocks * x.tiles().len());
-            totals.fill(_mm256_setzero_ps());
-            for at in 0..strip.blocks {
+        let mut behind = Behind::new(rows, first, LANES, strip.blocks * x.tiles().len());
+        totals.fill(_mm256_setzero_ps());
+        for at in 0..strip.blocks {
+            if !few {
                 panel.fill(&strip, at, &open);
-                each_tile!(x, Of32, totals, |blocks, totals| {
-                    x86::prefetch_step(&mut behind);
-                    if let Some(x) = blocks.get(at) {
+            }
+            each_tile!(x, Of32, totals, |blocks, totals| {
+                x86::prefetch_step(&mut behind);
+                if let Some(x) = blocks.get(at) {
+                    if few {
+                        direct::add_narrow::<B, F, _>(&strip, at, x, &open, totals);
+                    } else {
                         panel.add::<F, _>(x, totals);
                     }
-                });
-            }
-            for total in &totals {
-                out.put(x86::array(*total));
-            }
+                }
+            });
+        }
+        for total in &totals {
+            out.put(x86::array(*total));
         }
     }
 }

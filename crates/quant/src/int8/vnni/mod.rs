@@ -32,6 +32,7 @@ pub(crate) fn superblocks<B: Pod, F: Form>(
     if x.tokens() < FEW {
         return avx2::superblocks::<B, F>(rows, x, out, see, open);
     }
+    // Tiles of the other grain add nothing.
     let mut totals = vec![_mm512_setzero_ps(); x.tokens()];
     let mut panel = panel::Wide::new();
     for first in (0..rows.count()).step_by(LANES) {
@@ -66,6 +67,7 @@ pub(crate) fn smallblocks<B: Pod, F: Form>(
     if x.tokens() < FEW {
         return avx2::smallblocks::<B, F>(rows, x, out, open);
     }
+    // Tiles of the other grain add nothing.
     let mut totals = vec![_mm512_setzero_ps(); x.tokens()];
     let mut panel = panel::Narrow::new();
     for first in (0..rows.count()).step_by(LANES) {
