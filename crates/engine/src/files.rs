@@ -8,7 +8,7 @@ use std::{
 };
 
 /// The shards of a model as they were before anything was read from them. The default has none.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Files(Vec<(PathBuf, Identity)>);
 
 /// What changes when somebody writes to a file, or puts another in its place.
@@ -64,6 +64,7 @@ impl Files {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

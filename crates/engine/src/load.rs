@@ -73,8 +73,9 @@ pub(crate) fn load(options: &Options, progress: &Arc<Progress>) -> Result<Loaded
         threads,
         Arc::clone(progress),
     )?;
+    let name = name(metadata.opt_str("general.name")?, files.paths().next());
     let info = Info {
-        name: name(metadata.opt_str("general.name")?, files.paths().next()),
+        name,
         architecture: metadata.get_str("general.architecture")?.to_owned(),
         quant: file_type::name(metadata.opt_u32("general.file_type")?)
             .or_else(|| weights.main_dtype().map(gguf::Dtype::name))

@@ -88,8 +88,10 @@ fn serves_then_drains() {
 #[test]
 fn a_file_swapped_under_the_server_is_named() {
     let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("kimi-tiny.gguf");
-    fs::copy(model("Q8_0"), &file).unwrap();
+    for shard in fs::read_dir(model("Q8_0").parent().unwrap()).unwrap() {
+        let shard = shard.unwrap();
+        fs::copy(shard.path(), directory.path().join(shard.file_name())).unwrap();
+    }
     let (port, health) = (free_port(), free_port());
     let mut command = kimi();
     command.args(["serve", "--host", "127.0.0.1", "--ctx-size", "256"]);
@@ -99,7 +101,7 @@ fn a_file_swapped_under_the_server_is_named() {
         "--health-port",
         &health.to_string(),
     ]);
-    command.arg("--model").arg(&file);
+    command.arg("--model").arg(directory.path());
     let _server = Server::start(&mut command, port);
     let changed = || {
         let answer = ask(health, "GET", "/usage", "").unwrap();
@@ -108,10 +110,11 @@ fn a_file_swapped_under_the_server_is_named() {
         usage["weightsChanged"].clone()
     };
     assert_eq!(changed(), Value::Null);
-    let twin = directory.path().join("twin");
-    fs::copy(model("Q4_K_M"), &twin).unwrap();
-    fs::rename(&twin, &file).unwrap();
-    assert_eq!(changed(), "kimi-tiny.gguf");
+    let name = "Kimi-Tiny-Q8_0-00002-of-00003.gguf";
+    let (shard, twin) = (directory.path().join(name), directory.path().join("twin"));
+    fs::copy(&shard, &twin).unwrap();
+    fs::rename(&twin, &shard).unwrap();
+    assert_eq!(changed(), name);
 }
 
 /// The body of an answer: JSON, or the events of a stream joined into the same form.
