@@ -11,11 +11,13 @@ pub enum Isa {
     Avx2,
     /// x86-64 with AVX-512 F, BW, DQ and VL on top of [`Isa::Avx2`].
     Avx512,
+    /// AVX-512 VNNI, which multiplies bytes and adds 32-bit numbers in one step, on top of [`Isa::Avx512`].
+    Vnni,
 }
 
 impl Isa {
     /// Every instruction set, slowest first.
-    pub const ALL: [Isa; 3] = [Isa::Scalar, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Vnni];
 
     /// True when the running CPU (and operating system) can execute it.
     pub fn available(self) -> bool {
@@ -34,6 +36,7 @@ fn detect() -> Isa {
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl");
     match (avx2, avx512) {
+        (true, true) if is_x86_feature_detected!("avx512vnni") => Isa::Vnni,
         (true, true) => Isa::Avx512,
         (true, false) => Isa::Avx2,
         (false, _) => Isa::Scalar,

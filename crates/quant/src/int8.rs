@@ -6,6 +6,10 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod strip;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod vnni;
 
 use crate::block::dot_f32;
 
@@ -168,6 +172,8 @@ pub(crate) struct Block32<const T: usize> {
     pub(crate) scales: [f32; T],
     /// Sums of the 32 values (not of the levels).
     pub(crate) sums: [f32; T],
+    /// Sums of the levels.
+    pub(crate) level_sums: [i32; T],
     pub(crate) levels: [[i8; 32]; T],
 }
 
@@ -242,6 +248,7 @@ impl<const T: usize> Block32<T> {
         let mut block = Block32 {
             scales: [0.0; T],
             sums: [0.0; T],
+            level_sums: [0; T],
             levels: [[0; 32]; T],
         };
         for (token, values) in values.into_iter().enumerate() {
@@ -250,6 +257,7 @@ impl<const T: usize> Block32<T> {
             let sum: i16 = levels.iter().map(|q| i16::from(*q)).sum();
             block.scales[token] = scale;
             block.sums[token] = scale * f32::from(sum);
+            block.level_sums[token] = sum.into();
             block.levels[token] = levels;
         }
         block

@@ -13,6 +13,7 @@
 mod block;
 mod codebook;
 mod cpu;
+mod each;
 mod int8;
 mod k_scales;
 mod kernels;

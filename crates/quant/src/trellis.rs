@@ -34,12 +34,12 @@ pub(crate) fn levels<const N: usize>(seed: u32) -> [i8; N] {
     levels
 }
 
-/// 32 levels from four seeds.
+/// 32 levels from four little-endian seeds.
 #[inline(always)]
-pub(crate) fn group(seeds: [u16; 4]) -> [i8; 32] {
+pub(crate) fn group(seeds: [[u8; 2]; 4]) -> [i8; 32] {
     let mut all = [0; 32];
     for (eight, seed) in all.as_chunks_mut::<8>().0.iter_mut().zip(seeds) {
-        *eight = levels(u32::from(seed) + FIRST);
+        *eight = levels(u32::from(u16::from_le_bytes(seed)) + FIRST);
     }
     all
 }

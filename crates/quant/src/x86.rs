@@ -9,6 +9,8 @@ pub(crate) mod avx2 {
     use std::arch::x86_64::*;
 
     use crate::block::Half;
+    use crate::each::each;
+    use crate::int8::strip::Behind;
 
     /// Eight floats.
     #[inline]
@@ -48,15 +50,13 @@ pub(crate) mod avx2 {
         _mm256_setr_ps(a, b, c, d, e, f, g, h)
     }
 
-    /// Has the cache fetch what lies a little behind `block`, past the end of the page if need be, where the CPU's own
-    /// prefetching stops.
+    /// Has the second cache fetch the next step of what lies behind a strip.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(crate) fn prefetch<B>(block: &B) {
-        const AHEAD: usize = 3072;
-        let start = std::ptr::from_ref(block).cast::<i8>().wrapping_add(AHEAD);
-        for line in (0..size_of::<B>()).step_by(64) {
-            _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line));
+    pub(crate) fn prefetch_step(behind: &mut Behind) {
+        let (start, bytes) = behind.step();
+        for line in (0..bytes).step_by(64) {
+            _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(line).cast());
         }
     }
 
@@ -91,8 +91,8 @@ pub(crate) mod avx2 {
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(crate) fn widen(q: __m256i) -> [__m256; 4] {
         let [a, b] = [_mm256_castsi256_si128(q), _mm256_extracti128_si256::<1>(q)];
-        [a, _mm_srli_si128::<8>(a), b, _mm_srli_si128::<8>(b)]
-            .map(|eight| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight)))
+        let eights = [a, _mm_srli_si128::<8>(a), b, _mm_srli_si128::<8>(b)];
+        each!(4, |at| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eights[at])))
     }
 
     /// The 32 nibbles of 16 bytes as the 32-value types order them: low ones first, then high ones.
@@ -200,6 +200,8 @@ pub(crate) mod avx512 {
 
     use std::arch::x86_64::*;
 
+    use crate::each::each;
+
     /// Sixteen floats.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
@@ -208,12 +210,30 @@ pub(crate) mod avx512 {
         unsafe { _mm512_loadu_ps(x.as_ptr()) }
     }
 
+    /// The sixteen floats of a vector.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    pub(crate) fn array(v: __m512) -> [f32; 16] {
+        let mut array = [0.0; 16];
+        // SAFETY: the array has the 64 bytes written; the store needs no alignment.
+        unsafe { _mm512_storeu_ps(array.as_mut_ptr(), v) };
+        array
+    }
+
+    /// Two vectors as one.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    pub(crate) fn halves(halves: &[__m256i; 2]) -> __m512i {
+        // SAFETY: the array has the 64 bytes read; the load needs no alignment.
+        unsafe { _mm512_loadu_si512(halves.as_ptr().cast()) }
+    }
+
     /// 32 signed bytes as two vectors of floats, in order.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     pub(crate) fn widen(q: __m256i) -> [__m512; 2] {
         let halves = [_mm256_castsi256_si128(q), _mm256_extracti128_si256::<1>(q)];
-        halves.map(|sixteen| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(sixteen)))
+        each!(2, |at| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(halves[at])))
     }
 
     /// As the 256-bit helper of this name; `sums` are two.

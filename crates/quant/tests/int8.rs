@@ -112,6 +112,25 @@ fn products_are_what_blocks_and_levels_say() {
     }
 }
 
+/// Which of a CPU's paths ran does not show in a result, nor does how many tokens it was given.
+#[test]
+fn paths_round_alike() {
+    let mut random = Random(37);
+    for dtype in readable() {
+        let cols = 2 * dtype.block_values();
+        let bytes = random_rows(dtype, 21, cols, &mut random);
+        let rows = Rows::new(&bytes, bytes.len() / 21);
+        let x = activations(7 * cols, &mut random);
+        let products = |isa| {
+            let int8 = kernels_on(dtype, isa)?.int8?;
+            Some(multiply(int8, rows, &x, cols))
+        };
+        if let (Some(expected), Some(found)) = (products(Isa::Avx2), products(Isa::Vnni)) {
+            assert_eq!(found, expected, "{dtype}");
+        }
+    }
+}
+
 /// All activations at the largest level, of one sign or the other: sums of few bits are as large as they can be.
 #[test]
 fn no_sum_overflows() {

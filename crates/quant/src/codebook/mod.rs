@@ -44,8 +44,8 @@ pub(crate) static IQ5_K: [[[i8; 16]; 2]; 2] = [
     ],
 ];
 
-/// The pairs of levels of IQ2_KL.
-pub(crate) static IQ2_KL: [[i8; 2]; 32] = [
+/// The pairs of levels of IQ2_KL, first and second levels apart, each in two parts.
+pub(crate) static IQ2_KL: [[[i8; 16]; 2]; 2] = apart(&[
     [-63, -23],
     [-63, 13],
     [-40, -63],
@@ -78,7 +78,18 @@ pub(crate) static IQ2_KL: [[i8; 2]; 32] = [
     [28, 47],
     [47, -23],
     [47, 13],
-];
+]);
+
+const fn apart(pairs: &[[i8; 2]; 32]) -> [[[i8; 16]; 2]; 2] {
+    let mut tables = [[[0; 16]; 2]; 2];
+    let mut at = 0;
+    while at < 32 {
+        tables[0][at / 16][at % 16] = pairs[at][0];
+        tables[1][at / 16][at % 16] = pairs[at][1];
+        at += 1;
+    }
+    tables
+}
 
 /// Twice the 16 values of a 4-bit float with 2 exponent bits and 1 mantissa bit (OCP Microscaling Formats 1.0).
 pub(crate) static E2M1: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];

@@ -5,6 +5,7 @@ use gguf::Dtype;
 
 use crate::block::Half;
 use crate::codebook;
+use crate::each::each;
 use crate::kernels::Ladder;
 use crate::levels::{self, Group, Levels};
 
@@ -37,13 +38,13 @@ impl Levels<256> for Block {
     #[inline(always)]
     fn group(&self, d: f32, index: usize) -> Group {
         let high = u16::from_le_bytes(self.qh[index]);
-        let vectors = [0, 1, 2, 3].map(|i| {
+        let vectors = each!(4, |i| {
             let at = u16::from(self.qs[index][i]) | (high >> (4 * i) & 7) << 8;
             codebook::IQ1[usize::from(at)]
         });
-        let lowered = [0, 1, 2, 3].map(|i| high >> (4 * i + 3) & 1 == 1);
+        let lowered = each!(4, |i| high >> (4 * i + 3) & 1 == 1);
         let packed = u16::from_le_bytes(self.scales[index / 2]);
-        let scales = [0, 1].map(|half| {
+        let scales = each!(2, |half| {
             let s = packed >> (6 * (index % 2) + 3 * half) & 7;
             d * f32::from(2 * s + 1) * 0.125
         });

@@ -5,6 +5,7 @@ use gguf::Dtype;
 
 use crate::block::Half;
 use crate::codebook;
+use crate::each::each;
 use crate::kernels::Ladder;
 use crate::levels::{self, Group, Levels};
 
@@ -37,7 +38,7 @@ impl Levels<256> for Block {
     #[inline(always)]
     fn group(&self, d: f32, index: usize) -> Group {
         let high = u16::from_le_bytes(self.qh[index]);
-        let vectors = [0, 1, 2, 3].map(|i| {
+        let vectors = each!(4, |i| {
             let at = u16::from(self.qs[index][i]) | (high >> (3 * i) & 7) << 8;
             codebook::IQ1[usize::from(at)]
         });

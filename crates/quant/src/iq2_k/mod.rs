@@ -5,6 +5,7 @@ use gguf::Dtype;
 
 use crate::block::Half;
 use crate::codebook;
+use crate::each::each;
 use crate::kernels::Ladder;
 use crate::levels::{self, Group, Levels};
 
@@ -36,9 +37,9 @@ impl Levels<256> for Block {
     fn group(&self, d: f32, index: usize) -> Group {
         let extra = usize::from(u16::from_le_bytes(self.extra)) >> (2 * index);
         let scales = [self.scales[index] & 15, self.scales[index] >> 4];
-        let qs = self.qs[index / 4].map(|byte| byte >> (2 * (index % 4)) & 3);
-        let scales = scales.map(|s| d * f32::from(s as i8 - 8));
-        let tables = [extra & 1, extra >> 1 & 1].map(|table| &codebook::IQ2_K[table]);
+        let qs = levels::bits(self.qs[index / 4], 2 * (index % 4), 3);
+        let scales = each!(2, |half| d * f32::from(scales[half] as i8 - 8));
+        let tables = each!(2, |half| &codebook::IQ2_K[extra >> half & 1]);
         Group::of_16(scales, qs, tables)
     }
 }

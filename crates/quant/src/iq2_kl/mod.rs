@@ -36,12 +36,10 @@ impl Levels<256> for Block {
         let low = self.scales_l[index % 4] >> (4 * (index / 4)) & 15;
         let high = (u16::from_le_bytes(self.scales_h) >> (2 * index) & 3) as u8;
         let s = (low | high << 4) as i8 - 32;
-        let mut levels = [0; 32];
-        for (l, pair) in levels.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-            let low = self.qs[index / 2][l] >> (4 * (index % 2)) & 15;
-            let high = self.qh[l] >> index & 1;
-            *pair = codebook::IQ2_KL[usize::from(low | high << 4)];
+        let mut values = self.qs[index / 2];
+        for (value, high) in values.iter_mut().zip(self.qh) {
+            *value = *value >> (4 * (index % 2)) & 15 | (high >> index & 1) << 4;
         }
-        Group::new([d * f32::from(s); 2], levels)
+        Group::pairs([d * f32::from(s); 2], values, &codebook::IQ2_KL)
     }
 }

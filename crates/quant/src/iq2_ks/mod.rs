@@ -34,7 +34,7 @@ impl Levels<256> for Block {
         let extra = u16::from_le_bytes(self.extra) >> index;
         let low = self.scales[index / 2] >> (4 * (index % 2)) & 15;
         let s = low | ((extra >> 8 & 1) as u8) << 4;
-        let qs = self.qs[index / 4].map(|byte| byte >> (2 * (index % 4)) & 3);
+        let qs = levels::bits(self.qs[index / 4], 2 * (index % 4), 3);
         let table = usize::from(extra & 1);
         let scale = d * f32::from(s as i8 - 16);
         Group::of_16([scale; 2], qs, [&codebook::IQ2_K[table]; 2])

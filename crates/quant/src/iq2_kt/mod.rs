@@ -32,9 +32,6 @@ impl Levels<256> for Block {
     fn group(&self, d: f32, index: usize) -> Group {
         let s = self.scales[index % 4] >> (4 * (index / 4)) & 15;
         let scale = codebook::IQ4_K[0][usize::from(s)];
-        Group::new(
-            [d * f32::from(scale); 2],
-            trellis::group(self.seeds[index].map(u16::from_le_bytes)),
-        )
+        Group::new([d * f32::from(scale); 2], trellis::group(self.seeds[index]))
     }
 }

@@ -5,6 +5,7 @@ use gguf::Dtype;
 
 use crate::block::Half;
 use crate::codebook;
+use crate::each::each;
 use crate::kernels::Ladder;
 use crate::levels::{self, Group, Levels};
 
@@ -38,12 +39,12 @@ impl Levels<256> for Block {
     #[inline(always)]
     fn group(&self, d: f32, index: usize) -> Group {
         let high = usize::from(self.qh[index]);
-        let vectors = [0, 1, 2, 3].map(|i| {
+        let vectors = each!(4, |i| {
             let at = usize::from(self.qs[index][i]) | (high >> (2 * i) & 3) << 8;
             codebook::IQ2_S[at]
         });
         let scales = [self.scales[index] & 15, self.scales[index] >> 4];
-        let scales = scales.map(|s| d * (0.5 + f32::from(s)) * 0.25);
+        let scales = each!(2, |half| d * (0.5 + f32::from(scales[half])) * 0.25);
         Group::signed(scales, vectors, self.signs[index])
     }
 }

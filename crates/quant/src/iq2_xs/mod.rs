@@ -4,6 +4,7 @@
 use gguf::Dtype;
 
 use crate::block::Half;
+use crate::each::each;
 use crate::kernels::Ladder;
 use crate::levels::{self, Group, Levels};
 use crate::{codebook, signs};
@@ -33,12 +34,12 @@ impl Levels<256> for Block {
 
     #[inline(always)]
     fn group(&self, d: f32, index: usize) -> Group {
-        let packed = self.vectors[index].map(u16::from_le_bytes);
-        let vectors = packed.map(|packed| codebook::IQ2_XS[usize::from(packed & 511)]);
-        let [first, second, third, fourth] = packed.map(|packed| u32::from(packed >> 9));
+        let packed = each!(4, |i| u16::from_le_bytes(self.vectors[index][i]));
+        let vectors = each!(4, |i| codebook::IQ2_XS[usize::from(packed[i] & 511)]);
+        let [first, second, third, fourth] = each!(4, |i| u32::from(packed[i] >> 9));
         let signs = signs::even(first | second << 7 | third << 14 | fourth << 21);
         let scales = [self.scales[index] & 15, self.scales[index] >> 4];
-        let scales = scales.map(|s| d * (0.5 + f32::from(s)) * 0.25);
+        let scales = each!(2, |half| d * (0.5 + f32::from(scales[half])) * 0.25);
         Group::signed(scales, vectors, signs)
     }
 }

@@ -4,6 +4,7 @@
 use gguf::Dtype;
 
 use crate::block::Half;
+use crate::each::each;
 use crate::kernels::Ladder;
 use crate::levels::{self, Group, Levels};
 use crate::{codebook, signs};
@@ -33,7 +34,7 @@ impl Levels<256> for Block {
     fn group(&self, d: f32, index: usize) -> Group {
         let [indices, packed] = self.groups[index];
         let packed = u32::from_le_bytes(packed);
-        let vectors = indices.map(|at| codebook::IQ2_XXS[usize::from(at)]);
+        let vectors = each!(4, |i| codebook::IQ2_XXS[usize::from(indices[i])]);
         let scale = d * (0.5 + (packed >> 28) as f32) * 0.25;
         Group::signed([scale; 2], vectors, signs::even(packed))
     }

@@ -5,6 +5,7 @@ use gguf::Dtype;
 
 use crate::block::Half;
 use crate::codebook;
+use crate::each::each;
 use crate::kernels::Ladder;
 use crate::levels::{self, Group, Levels};
 
@@ -41,13 +42,13 @@ impl Levels<256> for Block {
         let extra = usize::from(u16::from_le_bytes(self.extra)) >> (2 * index);
         let signs = u16::from_le_bytes(self.signs) >> (2 * index);
         let scales = [self.scales[index] & 15, self.scales[index] >> 4];
-        let low = self.qs[index / 4].map(|byte| byte >> (2 * (index % 4)) & 3);
-        let high = self.qh.map(|byte| (byte >> index & 1) << 2);
-        let scale = |half: usize| {
+        let low = levels::bits(self.qs[index / 4], 2 * (index % 4), 3);
+        let high = levels::bit(self.qh, index, 2);
+        let scales = each!(2, |half| {
             let s = 2 * scales[half] as i8 + 1;
             d * f32::from(if signs >> half & 1 == 0 { s } else { -s })
-        };
-        let tables = [extra & 1, extra >> 1 & 1].map(|table| &codebook::IQ3_K[table]);
-        Group::of_16([scale(0), scale(1)], levels::or(low, high), tables)
+        });
+        let tables = each!(2, |half| &codebook::IQ3_K[extra >> half & 1]);
+        Group::of_16(scales, levels::or(low, high), tables)
     }
 }

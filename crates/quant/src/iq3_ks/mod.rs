@@ -36,8 +36,8 @@ impl Levels<256> for Block {
         let extra = u16::from_le_bytes(self.extra) >> index;
         let low = self.scales[index % 4] >> (4 * (index / 4)) & 15;
         let s = low | ((extra & 1) as u8) << 4;
-        let low = self.qs[index / 4].map(|byte| byte >> (2 * (index % 4)) & 3);
-        let high = self.qh.map(|byte| (byte >> index & 1) << 2);
+        let low = levels::bits(self.qs[index / 4], 2 * (index % 4), 3);
+        let high = levels::bit(self.qh, index, 2);
         let table = usize::from(extra >> 8 & 1);
         let scale = d * f32::from(s as i8 - 16);
         let values = levels::or(low, high);

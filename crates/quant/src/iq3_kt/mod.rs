@@ -32,7 +32,7 @@ impl Levels<256> for Block {
     #[inline(always)]
     fn group(&self, d: f32, index: usize) -> Group {
         let s = self.scales[index % 4] >> (4 * (index / 4)) & 15;
-        let mut levels = trellis::group(self.seeds[index].map(u16::from_le_bytes));
+        let mut levels = trellis::group(self.seeds[index]);
         for (level, signs) in levels.iter_mut().zip(self.signs) {
             // All ones where the sign is negative: x ^ 0 − 0 is x, x ^ −1 − (−1) is −x.
             let negative = ((signs >> index & 1) as i8).wrapping_neg();

@@ -5,6 +5,7 @@ use gguf::Dtype;
 
 use crate::block::Half;
 use crate::codebook;
+use crate::each::each;
 use crate::kernels::Ladder;
 use crate::levels::{self, Group, Levels};
 
@@ -38,8 +39,8 @@ impl Levels<256> for Block {
     #[inline(always)]
     fn group(&self, d: f32, index: usize) -> Group {
         let high = usize::from(self.qh[index]);
-        let vectors = [0, 1, 2, 3].map(|i| {
-            levels::join([0, 1].map(|j| {
+        let vectors = each!(4, |i| {
+            levels::join(each!(2, |j| {
                 let at = usize::from(self.qs[index][i][j]) | (high >> (2 * i + j) & 1) << 8;
                 codebook::IQ3_S[at]
             }))

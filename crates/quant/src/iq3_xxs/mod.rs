@@ -4,6 +4,7 @@
 use gguf::Dtype;
 
 use crate::block::Half;
+use crate::each::each;
 use crate::kernels::Ladder;
 use crate::levels::{self, Group, Levels};
 use crate::{codebook, signs};
@@ -34,8 +35,10 @@ impl Levels<256> for Block {
     #[inline(always)]
     fn group(&self, d: f32, index: usize) -> Group {
         let packed = u32::from_le_bytes(self.signs[index]);
-        let vectors = self.qs[index]
-            .map(|pair| levels::join(pair.map(|at| codebook::IQ3_XXS[usize::from(at)])));
+        let vectors = each!(4, |i| {
+            let pair = self.qs[index][i];
+            levels::join(each!(2, |j| codebook::IQ3_XXS[usize::from(pair[j])]))
+        });
         let scale = d * (0.5 + (packed >> 28) as f32) * 0.5;
         Group::signed([scale; 2], vectors, signs::even(packed))
     }

@@ -4,6 +4,7 @@
 use gguf::Dtype;
 
 use crate::block::Half;
+use crate::each::each;
 use crate::kernels::Ladder;
 use crate::levels::{self, Group, Levels};
 use crate::{codebook, nibbles};
@@ -37,8 +38,12 @@ impl Levels<256> for Block {
     #[inline(always)]
     fn group(&self, d: f32, index: usize) -> Group {
         let extra = usize::from(u16::from_le_bytes(self.extra)) >> (2 * index);
-        let scales = levels::six_bits(self.scales_h, self.scales_l, index).map(|s| d * s);
-        let tables = [extra & 1, extra >> 1 & 1].map(|table| &codebook::IQ4_K[table]);
-        Group::of_16(scales, nibbles::unpack(&self.qs[index]), tables)
+        let s = levels::six_bits(self.scales_h, self.scales_l, index);
+        let tables = each!(2, |half| &codebook::IQ4_K[extra >> half & 1]);
+        Group::of_16(
+            each!(2, |half| d * s[half]),
+            nibbles::unpack(&self.qs[index]),
+            tables,
+        )
     }
 }

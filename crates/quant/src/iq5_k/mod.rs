@@ -5,6 +5,7 @@ use gguf::Dtype;
 
 use crate::block::Half;
 use crate::codebook;
+use crate::each::each;
 use crate::kernels::Ladder;
 use crate::levels::{self, Group, Levels};
 
@@ -39,10 +40,10 @@ impl Levels<256> for Block {
     #[inline(always)]
     fn group(&self, d: f32, index: usize) -> Group {
         let extra = usize::from(u16::from_le_bytes(self.extra)) >> (2 * index);
-        let low = self.qs[index / 2].map(|byte| byte >> (4 * (index % 2)) & 15);
-        let high = self.qh.map(|byte| (byte >> index & 1) << 4);
-        let scales = levels::six_bits(self.scales_h, self.scales_l, index).map(|s| d * s);
-        let tables = [extra & 1, extra >> 1 & 1].map(|table| &codebook::IQ5_K[table]);
-        Group::of_32(scales, levels::or(low, high), tables)
+        let low = levels::bits(self.qs[index / 2], 4 * (index % 2), 15);
+        let high = levels::bit(self.qh, index, 4);
+        let s = levels::six_bits(self.scales_h, self.scales_l, index);
+        let tables = each!(2, |half| &codebook::IQ5_K[extra >> half & 1]);
+        Group::of_32(each!(2, |half| d * s[half]), levels::or(low, high), tables)
     }
 }

@@ -32,8 +32,8 @@ impl Levels<256> for Block {
     #[inline(always)]
     fn group(&self, d: f32, index: usize) -> Group {
         let (s, table) = levels::even_scale(self.scales[index]);
-        let low = self.qs[index / 2].map(|byte| byte >> (4 * (index % 2)) & 15);
-        let high = self.qh.map(|byte| (byte >> index & 1) << 4);
+        let low = levels::bits(self.qs[index / 2], 4 * (index % 2), 15);
+        let high = levels::bit(self.qh, index, 4);
         let qs = levels::or(low, high);
         Group::of_32([d * s; 2], qs, [&codebook::IQ5_K[table]; 2])
     }

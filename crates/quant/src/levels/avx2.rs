@@ -4,7 +4,9 @@ use std::arch::x86_64::*;
 use std::marker::PhantomData;
 
 use super::{Coded, Levels, split};
+use crate::each::each;
 use crate::int8::avx2::{self as int8, Form, Smallblock, Superblock};
+use crate::int8::strip::products;
 use crate::int8::{Activations, Rows};
 use crate::x86::avx2 as x86;
 
@@ -42,77 +44,45 @@ fn dot_avx2<B: Levels<N>, const N: usize>(row: &[u8], x: &[f32]) -> f32 {
     x86::sum(_mm256_add_ps(sums[0], sums[1]))
 }
 
-/// Only [`crate::kernels_on`] hands this out, after checking the CPU.
-pub(super) fn multiply_superblocks<B: Levels<N>, const N: usize>(
-    rows: Rows<'_>,
-    x: &Activations,
-    out: &mut [f32],
-) {
-    // SAFETY: kernels_on has found the instructions available.
-    unsafe { superblocks_avx2::<B, N>(rows, x, out) }
-}
+products!(
+    superblocks<B: Levels<N>, N>, superblocks_vnni, int8,
+    |rows, x, out| int8::superblocks::<B, Signs<B, N>>(rows, x, out, split::<B, N>, |block, row| open(block, row))
+);
 
+products!(
+    smallblocks<B: Levels<N>, N>, smallblocks_vnni, int8,
+    |rows, x, out| int8::smallblocks::<B, Signs<B, N>>(rows, x, out, |block| open_small(block))
+);
+
+#[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn superblocks_avx2<B: Levels<N>, const N: usize>(
-    rows: Rows<'_>,
-    x: &Activations,
-    out: &mut [f32],
-) {
-    let open = |block: &B, row: f32| {
-        // Written out, as in the dot product.
-        let groups = [
-            block.group(B::WHOLE, 0),
-            block.group(B::WHOLE, 1),
-            block.group(B::WHOLE, 2),
-            block.group(B::WHOLE, 3),
-            block.group(B::WHOLE, 4),
-            block.group(B::WHOLE, 5),
-            block.group(B::WHOLE, 6),
-            block.group(B::WHOLE, 7),
-        ];
-        Superblock {
-            d: block.scale(row) / B::WHOLE,
-            scales: int8::of_halves(
-                [0, 1].map(|half| std::array::from_fn(|index| groups[index].scales[half])),
-            ),
-            offset: 0.0,
-            offsets: _mm256_setzero_si256(),
-            levels: std::array::from_fn(|index| load(&groups[index].levels)),
-        }
-    };
-    int8::superblocks::<B, Signs<B, N>>(rows, x, out, split::<B, N>, open);
+fn open<B: Levels<N>, const N: usize>(block: &B, row: f32) -> Superblock {
+    let groups = each!(8, |index| block.group(B::WHOLE, index));
+    Superblock {
+        d: block.scale(row) / B::WHOLE,
+        scales: int8::of_halves(each!(2, |half| each!(8, |index| groups[index].scales[half]))),
+        offset: 0.0,
+        offsets: _mm256_setzero_si256(),
+        levels: each!(8, |index| load(&groups[index].levels)),
+    }
 }
 
-/// Only [`crate::kernels_on`] hands this out, after checking the CPU.
-pub(super) fn multiply_smallblocks<B: Levels<N>, const N: usize>(
-    rows: Rows<'_>,
-    x: &Activations,
-    out: &mut [f32],
-) {
-    // SAFETY: kernels_on has found the instructions available.
-    unsafe { smallblocks_avx2::<B, N>(rows, x, out) }
-}
-
+#[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn smallblocks_avx2<B: Levels<N>, const N: usize>(
-    rows: Rows<'_>,
-    x: &Activations,
-    out: &mut [f32],
-) {
-    int8::smallblocks::<B, Signs<B, N>>(rows, x, out, |block| {
-        let group = block.group(block.scale(1.0), 0);
-        Smallblock {
-            d: group.scales[0],
-            offset: 0.0,
-            levels: load(&group.levels),
-        }
-    });
+fn open_small<B: Levels<N>, const N: usize>(block: &B) -> Smallblock {
+    let group = block.group(block.scale(1.0), 0);
+    Smallblock {
+        d: group.scales[0],
+        offset: 0.0,
+        levels: load(&group.levels),
+    }
 }
 
 /// Signed levels up to the type's largest.
 struct Signs<B, const N: usize>(PhantomData<B>);
 
 impl<B: Levels<N>, const N: usize> Form for Signs<B, N> {
+    const ALIKE: usize = B::ALIKE;
     const STEPS: usize = int8::steps(B::LARGEST, B::ALIKE);
     const SIGNED: bool = true;
 }
@@ -133,9 +103,29 @@ fn load(levels: &Coded) -> __m256i {
             _mm256_add_epi8(eights(vectors), nudge)
         }
         Coded::Sixteen(values, tables) => look_up(tables, x86::bytes32(values)),
+        Coded::Pairs(values, tables) => {
+            let values = _mm256_broadcastsi128_si256(x86::bytes16(values));
+            // The first level of each pair in the lower half, the second in the upper one.
+            let [low, high] = each!(2, |part| look_up(
+                &[&tables[0][part], &tables[1][part]],
+                values
+            ));
+            let apart = _mm256_blendv_epi8(low, high, _mm256_slli_epi16::<3>(values));
+            let (first, second) = (
+                _mm256_castsi256_si128(apart),
+                _mm256_extracti128_si256::<1>(apart),
+            );
+            _mm256_set_m128i(
+                _mm_unpackhi_epi8(first, second),
+                _mm_unpacklo_epi8(first, second),
+            )
+        }
         Coded::ThirtyTwo(values, tables) => {
             let values = x86::bytes32(values);
-            let [low, high] = [0, 1].map(|half| look_up(&tables.map(|table| &table[half]), values));
+            let [low, high] = each!(2, |half| look_up(
+                &[&tables[0][half], &tables[1][half]],
+                values
+            ));
             // Bit 4 chooses; the instruction wants it on top of its byte.
             _mm256_blendv_epi8(low, high, _mm256_slli_epi16::<3>(values))
         }
@@ -146,7 +136,7 @@ fn load(levels: &Coded) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn look_up(tables: &[&[i8; 16]; 2], values: __m256i) -> __m256i {
-    let [low, high] = tables.map(|table| x86::bytes16(bytemuck::cast_ref(table)));
+    let [low, high] = each!(2, |half| x86::bytes16(bytemuck::cast_ref(tables[half])));
     _mm256_shuffle_epi8(_mm256_set_m128i(high, low), values)
 }
 
@@ -154,6 +144,6 @@ fn look_up(tables: &[&[i8; 16]; 2], values: __m256i) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn eights(vectors: &[u64; 4]) -> __m256i {
-    let [a, b, c, d] = vectors.map(|vector| vector as i64);
-    _mm256_set_epi64x(d, c, b, a)
+    let [a, b, c, d] = *vectors;
+    _mm256_set_epi64x(d as i64, c as i64, b as i64, a as i64)
 }

@@ -12,6 +12,7 @@ use gguf::Dtype;
 
 use crate::block::{self, Half};
 use crate::cpu::Isa;
+use crate::each::each;
 use crate::int8::{self, Activations, Int8, Rows};
 use crate::kernels::{Kernels, Ladder};
 
@@ -30,6 +31,8 @@ enum Coded {
     Nudged([u64; 4], [u8; 4]),
     /// Values below 16, and each half's table.
     Sixteen([u8; 32], [&'static [i8; 16]; 2]),
+    /// Values below 32 that stand for two levels each, and the tables of the first and of the second.
+    Pairs([u8; 16], &'static [[[i8; 16]; 2]; 2]),
     /// Values below 32, and each half's table.
     ThirtyTwo([u8; 32], [&'static [[i8; 16]; 2]; 2]),
 }
@@ -51,7 +54,7 @@ impl Group {
     /// Vectors of eight levels as in [`Group::signed`], plus 1, or minus 1 for the vectors that are `lowered`.
     #[inline(always)]
     pub(crate) fn nudged(scales: [f32; 2], vectors: [u64; 4], lowered: [bool; 4]) -> Group {
-        let bits = lowered.map(|lowered| if lowered { 0xff } else { 0 });
+        let bits = each!(4, |i| if lowered[i] { 0xff } else { 0 });
         let levels = Coded::Nudged(vectors, bits);
         Group { scales, levels }
     }
@@ -64,6 +67,17 @@ impl Group {
         tables: [&'static [i8; 16]; 2],
     ) -> Group {
         let levels = Coded::Sixteen(values, tables);
+        Group { scales, levels }
+    }
+
+    /// Values below 32 stand for two levels each, the first from the first table, the second from the second.
+    #[inline(always)]
+    pub(crate) fn pairs(
+        scales: [f32; 2],
+        values: [u8; 16],
+        tables: &'static [[[i8; 16]; 2]; 2],
+    ) -> Group {
+        let levels = Coded::Pairs(values, tables);
         Group { scales, levels }
     }
 
@@ -102,6 +116,10 @@ impl Coded {
                     }
                 }
                 Coded::Sixteen(values, tables) => tables[i / 16][usize::from(values[i] & 15)],
+                Coded::Pairs(values, tables) => {
+                    let value = usize::from(values[i / 2]);
+                    tables[i % 2][value / 16][value % 16]
+                }
                 Coded::ThirtyTwo(values, tables) => {
                     tables[i / 16][usize::from(values[i] >> 4 & 1)][usize::from(values[i] & 15)]
                 }
@@ -115,6 +133,24 @@ impl Coded {
 #[inline(always)]
 pub(crate) fn join([low, high]: [u32; 2]) -> u64 {
     u64::from(low) | u64::from(high) << 32
+}
+
+/// The bits of `mask` of every byte, after a shift to the right.
+#[inline(always)]
+pub(crate) fn bits(mut bytes: [u8; 32], shift: usize, mask: u8) -> [u8; 32] {
+    for byte in &mut bytes {
+        *byte = *byte >> shift & mask;
+    }
+    bytes
+}
+
+/// Bit `from` of every byte, as its bit `to`.
+#[inline(always)]
+pub(crate) fn bit(mut bytes: [u8; 32], from: usize, to: usize) -> [u8; 32] {
+    for byte in &mut bytes {
+        *byte = (*byte >> from & 1) << to;
+    }
+    bytes
 }
 
 /// Low and high bits of 32 values, together.
@@ -135,7 +171,7 @@ pub(crate) fn six_bits(high: [u8; 4], low: [u8; 8], group: usize) -> [f32; 2] {
         low[group] & 15 | (high & 3) << 4,
         low[group] >> 4 | (high & 12) << 2,
     ];
-    pair.map(|s| f32::from(s as i8 - 32))
+    each!(2, |half| f32::from(pair[half] as i8 - 32))
 }
 
 /// s − 127 of a byte whose upper seven bits are s/2, and the lowest bit.
@@ -202,8 +238,12 @@ pub(crate) const fn ladder<B: Levels<N>, const N: usize>() -> Ladder {
     {
         let dot = scalar.with(Isa::Avx2, avx2::dot::<B, N>);
         match N {
-            256 => dot.int8(Isa::Avx2, avx2::multiply_superblocks::<B, N>),
-            32 => dot.int8(Isa::Avx2, avx2::multiply_smallblocks::<B, N>),
+            256 => dot
+                .int8(Isa::Avx2, avx2::superblocks::<B, N>)
+                .int8(Isa::Vnni, avx2::superblocks_vnni::<B, N>),
+            32 => dot
+                .int8(Isa::Avx2, avx2::smallblocks::<B, N>)
+                .int8(Isa::Vnni, avx2::smallblocks_vnni::<B, N>),
             _ => dot,
         }
     }

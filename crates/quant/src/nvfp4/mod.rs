@@ -4,6 +4,7 @@
 use gguf::Dtype;
 
 use crate::codebook;
+use crate::each::each;
 use crate::kernels::Ladder;
 use crate::levels::{self, Group, Levels};
 
@@ -51,7 +52,7 @@ impl Levels<64> for Block {
                 (out[l], out[l + 8]) = (byte & 15, byte >> 4);
             }
         }
-        let scales = [0, 1].map(|half| half_scale(self.scales[2 * index + half]));
+        let scales = each!(2, |half| half_scale(self.scales[2 * index + half]));
         Group::of_16(scales, values, [&codebook::E2M1; 2])
     }
 }

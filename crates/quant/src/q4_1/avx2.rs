@@ -4,7 +4,8 @@ use std::arch::x86_64::*;
 
 use super::Block;
 use crate::block::blocks;
-use crate::int8::avx2::{self as int8, Affine, Smallblock};
+use crate::int8::avx2::{Affine, Smallblock};
+use crate::int8::strip::products;
 use crate::int8::{Activations, Rows};
 use crate::x86::avx2 as x86;
 
@@ -30,17 +31,11 @@ fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
     x86::sum4(sums)
 }
 
-/// Only [`crate::kernels_on`] hands this out, after checking the CPU.
-pub(super) fn multiply(rows: Rows<'_>, x: &Activations, out: &mut [f32]) {
-    // SAFETY: kernels_on has found the instructions available.
-    unsafe { multiply_avx2(rows, x, out) }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn multiply_avx2(rows: Rows<'_>, x: &Activations, out: &mut [f32]) {
-    int8::smallblocks::<Block, Affine<15, 32>>(rows, x, out, |block| Smallblock {
-        d: x86::half(block.d),
-        offset: x86::half(block.m),
-        levels: x86::nibbles(&block.qs),
-    });
-}
+products!(int8, |rows, x, out| int8::smallblocks::<
+    Block,
+    Affine<15, 32>,
+>(rows, x, out, |block| Smallblock {
+    d: x86::half(block.d),
+    offset: x86::half(block.m),
+    levels: x86::nibbles(&block.qs),
+}));

@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 use super::Block;
 use crate::block::{blocks, plain};
 use crate::int8::avx2::{self as int8, Affine, Superblock};
+use crate::int8::strip::products;
 use crate::int8::{Activations, Rows};
 use crate::k_scales;
 use crate::x86::avx2 as x86;
@@ -42,16 +43,12 @@ fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
     x86::sum4(sums)
 }
 
-/// Only [`crate::kernels_on`] hands this out, after checking the CPU.
-pub(super) fn multiply(rows: Rows<'_>, x: &Activations, out: &mut [f32]) {
-    // SAFETY: kernels_on has found the instructions available.
-    unsafe { multiply_avx2(rows, x, out) }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn multiply_avx2(rows: Rows<'_>, x: &Activations, out: &mut [f32]) {
-    int8::superblocks::<Block, Affine<31, 32>>(rows, x, out, plain, |block, _| open(block));
-}
+products!(int8, |rows, x, out| int8::superblocks::<
+    Block,
+    Affine<31, 32>,
+>(rows, x, out, plain, |block, _| open(
+    block
+)));
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -4,6 +4,7 @@
 use gguf::Dtype;
 
 use crate::block::Half;
+use crate::each::each;
 use crate::kernels::Ladder;
 use crate::levels::{self, Group, Levels};
 use crate::nibbles;
@@ -33,12 +34,17 @@ impl Levels<32> for Block {
 
     #[inline(always)]
     fn group(&self, d: f32, _: usize) -> Group {
+        let qh = u64::from_le_bytes(self.qh);
+        // Eight values have their bits at the same place of all bytes.
+        let places = [0, 4, 2, 6];
+        let high = each!(4, |i| (qh >> places[i] & 0x0303_0303_0303_0303) << 4);
         let mut levels = [0; 32];
-        let low = nibbles::unpack(&self.qs);
-        for (j, level) in levels.iter_mut().enumerate() {
-            let shift = 4 * (j % 16 / 8) + 2 * (j / 16);
-            let high = self.qh[j % 8] >> shift & 3;
-            *level = (low[j] | high << 4) as i8 - 32;
+        let values = levels::or(
+            nibbles::unpack(&self.qs),
+            bytemuck::cast(each!(4, |i| high[i].to_le_bytes())),
+        );
+        for (level, value) in levels.iter_mut().zip(values) {
+            *level = value as i8 - 32;
         }
         Group::new([d; 2], levels)
     }

@@ -4,7 +4,9 @@ use std::arch::x86_64::*;
 
 use super::Block;
 use crate::block::{blocks, plain};
+use crate::each::each;
 use crate::int8::avx2::{self as int8, Shifted, Superblock};
+use crate::int8::strip::products;
 use crate::int8::{Activations, Rows};
 use crate::x86::avx2 as x86;
 
@@ -26,8 +28,7 @@ pub(super) fn levels(ql: &[u8; 64], qh: &[u8; 32]) -> [__m256i; 4] {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn stored(ql: &[u8; 64], qh: &[u8; 32]) -> [__m256i; 4] {
-    let [first, second] =
-        [&ql.as_chunks::<32>().0[0], &ql.as_chunks::<32>().0[1]].map(|bytes| x86::bytes32(bytes));
+    let [first, second] = each!(2, |half| x86::bytes32(&ql.as_chunks::<32>().0[half]));
     let high = x86::bytes32(qh);
     let nibble = _mm256_set1_epi8(15);
     let pair = _mm256_set1_epi8(0x30);
@@ -44,7 +45,7 @@ fn stored(ql: &[u8; 64], qh: &[u8; 32]) -> [__m256i; 4] {
         _mm256_and_si256(high, pair),
         _mm256_and_si256(_mm256_srli_epi16::<2>(high), pair),
     ];
-    [0, 1, 2, 3].map(|k| _mm256_or_si256(low[k], high[k]))
+    each!(4, |k| _mm256_or_si256(low[k], high[k]))
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -70,16 +71,12 @@ fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
     x86::sum4(sums)
 }
 
-/// Only [`crate::kernels_on`] hands this out, after checking the CPU.
-pub(super) fn multiply(rows: Rows<'_>, x: &Activations, out: &mut [f32]) {
-    // SAFETY: kernels_on has found the instructions available.
-    unsafe { multiply_avx2(rows, x, out) }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn multiply_avx2(rows: Rows<'_>, x: &Activations, out: &mut [f32]) {
-    int8::superblocks::<Block, Shifted<63, 16>>(rows, x, out, plain, |block, _| open(block));
-}
+products!(int8, |rows, x, out| int8::superblocks::<
+    Block,
+    Shifted<63, 16>,
+>(rows, x, out, plain, |block, _| open(
+    block
+)));
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]

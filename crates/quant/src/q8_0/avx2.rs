@@ -4,7 +4,8 @@ use std::arch::x86_64::*;
 
 use super::Block;
 use crate::block::blocks;
-use crate::int8::avx2::{self as int8, Signed, Smallblock};
+use crate::int8::avx2::{Signed, Smallblock};
+use crate::int8::strip::products;
 use crate::int8::{Activations, Rows};
 use crate::x86::avx2 as x86;
 
@@ -25,17 +26,11 @@ fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
     x86::sum(sum)
 }
 
-/// Only [`crate::kernels_on`] hands this out, after checking the CPU.
-pub(super) fn multiply(rows: Rows<'_>, x: &Activations, out: &mut [f32]) {
-    // SAFETY: kernels_on has found the instructions available.
-    unsafe { multiply_avx2(rows, x, out) }
-}
-
-#[target_feature(enable = "avx2,fma,f16c")]
-fn multiply_avx2(rows: Rows<'_>, x: &Activations, out: &mut [f32]) {
-    int8::smallblocks::<Block, Signed<128, 32>>(rows, x, out, |block| Smallblock {
-        d: x86::half(block.d),
-        offset: 0.0,
-        levels: x86::bytes32(bytemuck::cast_ref(&block.qs)),
-    });
-}
+products!(int8, |rows, x, out| int8::smallblocks::<
+    Block,
+    Signed<128, 32>,
+>(rows, x, out, |block| Smallblock {
+    d: x86::half(block.d),
+    offset: 0.0,
+    levels: x86::bytes32(bytemuck::cast_ref(&block.qs)),
+}));

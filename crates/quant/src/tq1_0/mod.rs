@@ -45,7 +45,11 @@ impl Levels<256> for Block {
     #[inline(always)]
     fn group(&self, d: f32, index: usize) -> Group {
         if index < 5 {
-            return Group::new([d; 2], self.first.map(|byte| trit(byte, index)));
+            let mut levels = [0; 32];
+            for (level, byte) in levels.iter_mut().zip(self.first) {
+                *level = trit(byte, index);
+            }
+            return Group::new([d; 2], levels);
         }
         let mut levels = [0; 32];
         let (low, high) = levels.split_at_mut(16);

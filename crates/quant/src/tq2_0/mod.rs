@@ -30,7 +30,10 @@ impl Levels<256> for Block {
     #[inline(always)]
     fn group(&self, d: f32, index: usize) -> Group {
         let shift = 2 * (index % 4);
-        let levels = self.qs[index / 4].map(|byte| (byte >> shift & 3) as i8 - 1);
+        let mut levels = [0; 32];
+        for (level, byte) in levels.iter_mut().zip(self.qs[index / 4]) {
+            *level = (byte >> shift & 3) as i8 - 1;
+        }
         Group::new([d; 2], levels)
     }
 }

@@ -1,90 +1,60 @@
-//! Products of eight rows with few tokens: each row's levels as they lie in its blocks, row after row, so that memory is
-//! read in order; the sums of a block are brought together when all rows have theirs. It must not be called without AVX2,
-//! FMA and F16C.
+//! Products of eight rows with few tokens: the levels of a block of each row are used as they lie there, and the rows' sums
+//! are then brought together. It must not be called without AVX2, FMA and F16C.
 
 use std::arch::x86_64::*;
 
+use super::super::strip::Strip;
 use super::super::{Block32, Block256};
-use super::{
-    Form, LANES, Smallblock, Strip, Superblock, add_smallblock, add_superblock, lanes, pairs,
-};
+use super::{Form, LANES, Smallblock, Superblock, add_smallblock, add_superblock, lanes, pairs};
 use crate::x86::avx2 as x86;
 
-/// What the rows have come to over one block, for one token.
-#[derive(Clone, Copy)]
-pub(super) struct Partial {
-    /// By row, sums that are still to be added up.
-    sums: [__m256i; LANES],
-    offsets: [__m256i; LANES],
-    /// `d` and `offset` by row.
-    factors: [[f32; LANES]; 2],
-}
-
-impl Partial {
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn zero() -> Self {
-        Self {
-            sums: [_mm256_setzero_si256(); LANES],
-            offsets: [_mm256_setzero_si256(); LANES],
-            factors: [[0.0; LANES]; 2],
-        }
-    }
-}
-
-/// `partials` is room that calls share.
+/// Adds the products of the block at `at` of each row with some tokens to what the rows have come to.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn wide<B, F: Form, const T: usize>(
-    strip: &Strip<'_, B>,
-    x: &[Block256<T>],
+pub(super) fn add_wide<B, F: Form, const T: usize>(
+    strip: &Strip<'_, B, LANES>,
+    at: usize,
+    x: &Block256<T>,
     open: &impl Fn(&B, f32) -> Superblock,
-    partials: &mut Vec<Partial>,
-) -> [__m256; T] {
-    partials.resize(strip.blocks * T, Partial::zero());
+    totals: &mut [__m256; T],
+) {
+    let zero = _mm256_setzero_si256();
+    let mut sums = [[zero; LANES]; T];
+    let mut offsets = [[zero; LANES]; T];
+    let mut factors = [[0.0; LANES]; 2];
     for (lane, (row, scale)) in strip.rows.iter().zip(strip.scales).enumerate() {
-        let partials = partials.as_chunks_mut::<T>().0;
-        for ((block, x), partials) in row.iter().zip(x).zip(partials) {
-            x86::prefetch(block);
-            let w = open(block, scale);
-            let sums = products::<F, T>(&w, x);
-            for (token, partial) in partials.iter_mut().enumerate() {
-                partial.sums[lane] = sums[token];
-                if !F::SIGNED {
-                    let offsets = _mm256_madd_epi16(w.offsets, x86::words(&x.sums[token]));
-                    if F::OWN_OFFSETS {
-                        partial.offsets[lane] = offsets;
-                    } else {
-                        partial.sums[lane] = _mm256_add_epi32(sums[token], offsets);
-                    }
+        let Some(block) = row.get(at) else { continue };
+        let w = open(block, scale);
+        factors[0][lane] = w.d;
+        factors[1][lane] = w.offset;
+        let of_row = products::<F, T>(&w, x);
+        for token in 0..T {
+            sums[token][lane] = of_row[token];
+            if !F::SIGNED {
+                let of_row = _mm256_madd_epi16(w.offsets, x86::words(&x.sums[token]));
+                if F::OWN_OFFSETS {
+                    offsets[token][lane] = of_row;
+                } else {
+                    sums[token][lane] = _mm256_add_epi32(sums[token][lane], of_row);
                 }
-                partial.factors[0][lane] = w.d;
-                partial.factors[1][lane] = w.offset;
             }
         }
     }
-
-    let mut totals = [_mm256_setzero_ps(); T];
-    for (x, partials) in x.iter().zip(partials.as_chunks::<T>().0) {
-        for (token, partial) in partials.iter().enumerate() {
-            let offsets = if F::OWN_OFFSETS {
-                lanes::sums(partial.offsets)
-            } else {
-                _mm256_setzero_si256()
-            };
-            totals[token] = add_superblock::<F>(
-                totals[token],
-                partial
-                    .factors
-                    .each_ref()
-                    .map(|factors| x86::floats(factors)),
-                x.scales[token],
-                lanes::sums(partial.sums),
-                offsets,
-            );
-        }
+    let factors = [x86::gather(factors[0]), x86::gather(factors[1])];
+    for token in 0..T {
+        let offsets = if F::OWN_OFFSETS {
+            lanes::sums(offsets[token])
+        } else {
+            zero
+        };
+        totals[token] = add_superblock::<F>(
+            totals[token],
+            factors,
+            x.scales[token],
+            lanes::sums(sums[token]),
+            offsets,
+        );
     }
-    totals
 }
 
 /// Sums over scaled products of levels, one vector for each token.
@@ -110,41 +80,33 @@ const PICK: [i16; 8] = [
 /// The same for blocks of 32.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn narrow<B, F: Form, const T: usize>(
-    strip: &Strip<'_, B>,
-    x: &[Block32<T>],
+pub(super) fn add_narrow<B, F: Form, const T: usize>(
+    strip: &Strip<'_, B, LANES>,
+    at: usize,
+    x: &Block32<T>,
     open: &impl Fn(&B) -> Smallblock,
-    partials: &mut Vec<Partial>,
-) -> [__m256; T] {
+    totals: &mut [__m256; T],
+) {
     let ones = _mm256_set1_epi16(1);
-    partials.resize(strip.blocks * T, Partial::zero());
+    let mut sums = [[_mm256_setzero_si256(); LANES]; T];
+    let mut factors = [[0.0; LANES]; 2];
     for (lane, row) in strip.rows.iter().enumerate() {
-        let partials = partials.as_chunks_mut::<T>().0;
-        for ((block, x), partials) in row.iter().zip(x).zip(partials) {
-            x86::prefetch(block);
-            let w = open(block);
-            for (token, partial) in partials.iter_mut().enumerate() {
-                let x = x86::bytes32(bytemuck::cast_ref(&x.levels[token]));
-                partial.sums[lane] = _mm256_madd_epi16(ones, pairs::<F>(w.levels, x));
-                partial.factors[0][lane] = w.d;
-                partial.factors[1][lane] = w.offset;
-            }
+        let Some(block) = row.get(at) else { continue };
+        let w = open(block);
+        factors[0][lane] = w.d;
+        factors[1][lane] = w.offset;
+        for token in 0..T {
+            let x = x86::bytes32(bytemuck::cast_ref(&x.levels[token]));
+            sums[token][lane] = _mm256_madd_epi16(ones, pairs::<F>(w.levels, x));
         }
     }
-
-    let mut totals = [_mm256_setzero_ps(); T];
-    for (x, partials) in x.iter().zip(partials.as_chunks::<T>().0) {
-        for (token, partial) in partials.iter().enumerate() {
-            totals[token] = add_smallblock::<F>(
-                totals[token],
-                partial
-                    .factors
-                    .each_ref()
-                    .map(|factors| x86::floats(factors)),
-                (x.scales[token], x.sums[token]),
-                lanes::sums(partial.sums),
-            );
-        }
+    let factors = [x86::gather(factors[0]), x86::gather(factors[1])];
+    for token in 0..T {
+        totals[token] = add_smallblock::<F>(
+            totals[token],
+            factors,
+            (x.scales[token], x.sums[token]),
+            lanes::sums(sums[token]),
+        );
     }
-    totals
 }

@@ -2,10 +2,12 @@
 
 use std::arch::x86_64::*;
 
+use crate::each::each;
+
 /// The eight 32-bit numbers of each row, as the first of all rows, the second of all rows, and so on.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn transpose(rows: [__m256i; 8]) -> [__m256i; 8] {
+pub(crate) fn transpose(rows: [__m256i; 8]) -> [__m256i; 8] {
     let [a, b, c, d, e, f, g, h] = rows;
     // In each half of a vector: numbers 0 and 1, then 2 and 3, of two rows.
     let (ab0, ab2) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
@@ -25,7 +27,7 @@ pub(super) fn transpose(rows: [__m256i; 8]) -> [__m256i; 8] {
         _mm256_unpacklo_epi64(ef2, gh2),
         _mm256_unpackhi_epi64(ef2, gh2),
     ];
-    std::array::from_fn(|at| {
+    each!(8, |at| {
         let (first, second) = (abcd[at % 4], efgh[at % 4]);
         if at < 4 {
             _mm256_permute2x128_si256::<0x20>(first, second)

@@ -7,13 +7,14 @@
 //! round the same floats in the same order, so that which of them ran does not show in a result.
 
 mod direct;
-mod lanes;
+pub(super) mod lanes;
 mod panel;
 
 use std::arch::x86_64::*;
 
 use bytemuck::Pod;
 
+use super::strip::{Behind, Place, See, Strip, each_tile};
 use super::{Activations, Blocks, Rows, Width};
 use crate::block;
 use crate::x86::avx2 as x86;
@@ -22,10 +23,12 @@ use crate::x86::avx2 as x86;
 const LANES: usize = 8;
 
 /// Tokens from which interleaving pays: it costs as much as four tokens save.
-const FEW: usize = 4;
+pub(super) const FEW: usize = 4;
 
 /// How the levels of a type are to be read.
 pub(crate) trait Form {
+    /// Levels in a row that have one scale: 16, or 32 where both halves of every group have the same.
+    const ALIKE: usize;
     /// Of the eight steps of four levels that a group of 32 has, how many are added as 16-bit numbers before they are
     /// scaled.
     const STEPS: usize;
@@ -51,6 +54,7 @@ pub(crate) const fn steps(largest: u8, alike: usize) -> usize {
 pub(crate) struct Signed<const LARGEST: u8, const ALIKE: usize>;
 
 impl<const LARGEST: u8, const ALIKE: usize> Form for Signed<LARGEST, ALIKE> {
+    const ALIKE: usize = ALIKE;
     const STEPS: usize = steps(LARGEST, ALIKE);
     const SIGNED: bool = true;
 }
@@ -59,6 +63,7 @@ impl<const LARGEST: u8, const ALIKE: usize> Form for Signed<LARGEST, ALIKE> {
 pub(crate) struct Shifted<const LARGEST: u8, const ALIKE: usize>;
 
 impl<const LARGEST: u8, const ALIKE: usize> Form for Shifted<LARGEST, ALIKE> {
+    const ALIKE: usize = ALIKE;
     const STEPS: usize = steps(LARGEST, ALIKE);
 }
 
@@ -66,6 +71,7 @@ impl<const LARGEST: u8, const ALIKE: usize> Form for Shifted<LARGEST, ALIKE> {
 pub(crate) struct Affine<const LARGEST: u8, const ALIKE: usize>;
 
 impl<const LARGEST: u8, const ALIKE: usize> Form for Affine<LARGEST, ALIKE> {
+    const ALIKE: usize = ALIKE;
     const STEPS: usize = steps(LARGEST, ALIKE);
     const OWN_OFFSETS: bool = true;
 }
@@ -94,32 +100,6 @@ pub(crate) struct Smallblock {
     pub(crate) levels: __m256i,
 }
 
-/// Eight rows of blocks; where a tensor has fewer left, its last row again.
-struct Strip<'w, B> {
-    rows: [&'w [B]; LANES],
-    /// What precedes each row, for the types that have it.
-    scales: [f32; LANES],
-    /// Blocks that every row has.
-    blocks: usize,
-}
-
-/// Sees a row as its scale and its blocks.
-pub(crate) type See<B> = for<'w> fn(&'w [u8]) -> (f32, &'w [B]);
-
-/// Puts the product of every tile in its place.
-macro_rules! put_each {
-    ($x:expr, $out:ident, $grain:ident, |$tile:ident| $product:expr) => {
-        for tile in $x.tiles() {
-            match &tile.0 {
-                Width::One(Blocks::$grain($tile)) => $out.put($product),
-                Width::Two(Blocks::$grain($tile)) => $out.put($product),
-                Width::Four(Blocks::$grain($tile)) => $out.put($product),
-                _ => {}
-            }
-        }
-    };
-}
-
 /// Rows of 256-value blocks times activations; `open` is given a block and its row's scale.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -130,22 +110,32 @@ pub(crate) fn superblocks<B: Pod, F: Form>(
     see: See<B>,
     open: impl Fn(&B, f32) -> Superblock,
 ) {
-    // Tiles of the other grain give none.
-    out.fill(0.0);
-    let (mut partials, mut panel) = (Vec::new(), Vec::new());
+    let few = x.tokens() < FEW;
+    // Tiles of the other grain add nothing.
+    let mut totals = vec![_mm256_setzero_ps(); x.tokens()];
+    let mut panel = panel::Wide::new();
     for first in (0..rows.count()).step_by(LANES) {
         let strip = Strip::new(rows, first, see);
         let mut out = Place::new(out, rows.count(), first);
-        if x.tokens() < FEW {
-            put_each!(x, out, Of256, |x| direct::wide::<B, F, _>(
-                &strip,
-                x,
-                &open,
-                &mut partials
-            ));
-        } else {
-            panel::interleave(&strip, &open, &mut panel);
-            put_each!(x, out, Of256, |x| panel::wide::<F, _>(&panel, x));
+        let mut behind = Behind::new(rows, first, LANES, strip.blocks * x.tiles().len());
+        totals.fill(_mm256_setzero_ps());
+        for at in 0..strip.blocks {
+            if !few {
+                panel.fill(&strip, at, &open);
+            }
+            each_tile!(x, Of256, totals, |blocks, totals| {
+                x86::prefetch_step(&mut behind);
+                if let Some(x) = blocks.get(at) {
+                    if few {
+                        direct::add_wide::<B, F, _>(&strip, at, x, &open, totals);
+                    } else {
+                        panel.add::<F, _>(x, totals);
+                    }
+                }
+            });
+        }
+        for total in &totals {
+            out.put(x86::array(*total));
         }
     }
 }
@@ -159,69 +149,32 @@ pub(crate) fn smallblocks<B: Pod, F: Form>(
     out: &mut [f32],
     open: impl Fn(&B) -> Smallblock,
 ) {
-    // Tiles of the other grain give none.
-    out.fill(0.0);
-    let (mut partials, mut panel) = (Vec::new(), Vec::new());
+    let few = x.tokens() < FEW;
+    // Tiles of the other grain add nothing.
+    let mut totals = vec![_mm256_setzero_ps(); x.tokens()];
+    let mut panel = panel::Narrow::new();
     for first in (0..rows.count()).step_by(LANES) {
         let strip = Strip::new(rows, first, block::plain::<B>);
         let mut out = Place::new(out, rows.count(), first);
-        if x.tokens() < FEW {
-            put_each!(x, out, Of32, |x| direct::narrow::<B, F, _>(
-                &strip,
-                x,
-                &open,
-                &mut partials
-            ));
-        } else {
-            panel::interleave_small(&strip, &open, &mut panel);
-            put_each!(x, out, Of32, |x| panel::narrow::<F, _>(&panel, x));
-        }
-    }
-}
-
-impl<'w, B> Strip<'w, B> {
-    /// The rows from `first` on, of which there must be one.
-    fn new(rows: Rows<'w>, first: usize, see: See<B>) -> Self {
-        let seen: [(f32, &[B]); LANES] =
-            std::array::from_fn(|lane| see(rows.row((first + lane).min(rows.count() - 1))));
-        Strip {
-            rows: seen.map(|(_, blocks)| blocks),
-            scales: seen.map(|(scale, _)| scale),
-            blocks: seen[0].1.len(),
-        }
-    }
-}
-
-/// Where the products of a strip go: token after token, `rows` apart.
-struct Place<'o> {
-    out: &'o mut [f32],
-    rows: usize,
-    /// Of the next token, its product with the strip's first row.
-    next: usize,
-    /// Rows that the strip stands for.
-    live: usize,
-}
-
-impl<'o> Place<'o> {
-    fn new(out: &'o mut [f32], rows: usize, first: usize) -> Self {
-        Place {
-            out,
-            rows,
-            next: first,
-            live: LANES.min(rows - first),
-        }
-    }
-
-    /// The products of the next tokens, a row in each lane.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn put<const T: usize>(&mut self, products: [__m256; T]) {
-        for products in products {
-            let products = x86::array(products);
-            if let Some(out) = self.out.get_mut(self.next..self.next + self.live) {
-                out.copy_from_slice(&products[..self.live]);
+        let mut behind = Behind::new(rows, first, LANES, strip.blocks * x.tiles().len());
+        totals.fill(_mm256_setzero_ps());
+        for at in 0..strip.blocks {
+            if !few {
+                panel.fill(&strip, at, &open);
             }
-            self.next += self.rows;
+            each_tile!(x, Of32, totals, |blocks, totals| {
+                x86::prefetch_step(&mut behind);
+                if let Some(x) = blocks.get(at) {
+                    if few {
+                        direct::add_narrow::<B, F, _>(&strip, at, x, &open, totals);
+                    } else {
+                        panel.add::<F, _>(x, totals);
+                    }
+                }
+            });
+        }
+        for total in &totals {
+            out.put(x86::array(*total));
         }
     }
 }
@@ -296,7 +249,10 @@ pub(crate) fn per_half(numbers: __m128i) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(crate) fn of_halves([first, second]: [[f32; 8]; 2]) -> __m256i {
-    let [first, second] = [first, second].map(|numbers| _mm256_cvtps_epi32(x86::gather(numbers)));
+    let [first, second] = [
+        _mm256_cvtps_epi32(x86::gather(first)),
+        _mm256_cvtps_epi32(x86::gather(second)),
+    ];
     // Packing works within lanes of 128 bits.
     _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(first, second))
 }

@@ -1,15 +1,16 @@
-//! Products of eight rows with many tokens: the levels are interleaved once, four of each row side by side, so that a
-//! vector holds the same four columns of all rows and sums stay in their row's lane. It must not be called without AVX2,
-//! FMA and F16C.
+//! Products of eight rows with many tokens: a block of each row is opened and interleaved, four levels of each side by
+//! side, so that a vector holds the same four columns of all rows and sums stay in their row's lane; then it meets every
+//! token. It must not be called without AVX2, FMA and F16C.
 
 use std::arch::x86_64::*;
 
+use super::super::strip::Strip;
 use super::super::{Block32, Block256};
-use super::{Form, LANES, Smallblock, Strip, Superblock, add_smallblock, add_superblock, lanes};
+use super::{Form, LANES, Smallblock, Superblock, add_smallblock, add_superblock, lanes};
+use crate::each::each;
 use crate::x86::avx2 as x86;
 
 /// A superblock of eight rows.
-#[derive(Clone, Copy)]
 pub(super) struct Wide {
     /// `d` and `offset` by row.
     factors: [[f32; LANES]; 2],
@@ -22,101 +23,76 @@ pub(super) struct Wide {
 }
 
 /// A block of 32 of eight rows.
-#[derive(Clone, Copy)]
 pub(super) struct Narrow {
     factors: [[f32; LANES]; 2],
     levels: [__m256i; 8],
 }
 
-/// Fills `panel` with the strip's blocks: row after row, so that memory is read in order, then turned over.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn interleave<B>(
-    strip: &Strip<'_, B>,
-    open: &impl Fn(&B, f32) -> Superblock,
-    panel: &mut Vec<Wide>,
-) {
-    let zero = _mm256_setzero_si256();
-    let empty = Wide {
-        factors: [[0.0; LANES]; 2],
-        scales: [[zero; 8]; 2],
-        offsets: [zero; 8],
-        levels: [[zero; 8]; 8],
-    };
-    panel.resize(strip.blocks, empty);
-    for (lane, (row, scale)) in strip.rows.iter().zip(strip.scales).enumerate() {
-        for (block, panel) in row.iter().zip(&mut *panel) {
-            x86::prefetch(block);
+impl Wide {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn new() -> Self {
+        let zero = _mm256_setzero_si256();
+        Wide {
+            factors: [[0.0; LANES]; 2],
+            scales: [[zero; 8]; 2],
+            offsets: [zero; 8],
+            levels: [[zero; 8]; 8],
+        }
+    }
+
+    /// The block at `at` of each row.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn fill<B>(
+        &mut self,
+        strip: &Strip<'_, B, LANES>,
+        at: usize,
+        open: &impl Fn(&B, f32) -> Superblock,
+    ) {
+        for (lane, (row, scale)) in strip.rows.iter().zip(strip.scales).enumerate() {
+            let Some(block) = row.get(at) else { continue };
             let w = open(block, scale);
-            panel.factors[0][lane] = w.d;
-            panel.factors[1][lane] = w.offset;
-            panel.scales[0][lane] = w.scales;
-            panel.offsets[lane] = w.offsets;
-            for (group, of_row) in panel.levels.iter_mut().zip(w.levels) {
+            self.factors[0][lane] = w.d;
+            self.factors[1][lane] = w.offset;
+            self.scales[0][lane] = w.scales;
+            self.offsets[lane] = w.offsets;
+            for (group, of_row) in self.levels.iter_mut().zip(w.levels) {
                 group[lane] = of_row;
             }
         }
-    }
-    // Each 16-bit number of the lower, of the upper half of a lane, twice.
-    let [low, high] = [0x0504_0504_0100_0100, 0x0706_0706_0302_0302].map(|order| {
-        let later = 0x0808_0808_0808_0808;
-        _mm256_set_epi64x(order + later, order, order + later, order)
-    });
-    for panel in panel {
-        let scales = lanes::transpose(panel.scales[0]);
-        for (half, twice) in panel.scales.iter_mut().enumerate() {
+        // Each 16-bit number of the lower, of the upper half of a lane, twice.
+        let orders: [i64; 2] = [0x0504_0504_0100_0100, 0x0706_0706_0302_0302];
+        let [low, high] = each!(2, |at| {
+            let later = 0x0808_0808_0808_0808;
+            let order = orders[at];
+            _mm256_set_epi64x(order + later, order, order + later, order)
+        });
+        let scales = lanes::transpose(self.scales[0]);
+        for (half, twice) in self.scales.iter_mut().enumerate() {
             for (group, twice) in twice.iter_mut().enumerate() {
                 let order = if group % 2 == 0 { low } else { high };
                 *twice = _mm256_shuffle_epi8(scales[4 * half + group / 2], order);
             }
         }
-        panel.offsets = lanes::transpose(panel.offsets);
-        for group in &mut panel.levels {
+        self.offsets = lanes::transpose(self.offsets);
+        for group in &mut self.levels {
             *group = lanes::transpose(*group);
         }
     }
-}
 
-/// The same for blocks of 32.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn interleave_small<B>(
-    strip: &Strip<'_, B>,
-    open: &impl Fn(&B) -> Smallblock,
-    panel: &mut Vec<Narrow>,
-) {
-    let empty = Narrow {
-        factors: [[0.0; LANES]; 2],
-        levels: [_mm256_setzero_si256(); 8],
-    };
-    panel.resize(strip.blocks, empty);
-    for (lane, row) in strip.rows.iter().enumerate() {
-        for (block, panel) in row.iter().zip(&mut *panel) {
-            x86::prefetch(block);
-            let w = open(block);
-            panel.factors[0][lane] = w.d;
-            panel.factors[1][lane] = w.offset;
-            panel.levels[lane] = w.levels;
-        }
-    }
-    for panel in panel {
-        panel.levels = lanes::transpose(panel.levels);
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn wide<F: Form, const T: usize>(panel: &[Wide], x: &[Block256<T>]) -> [__m256; T] {
-    let zero = _mm256_setzero_si256();
-    let mut totals = [_mm256_setzero_ps(); T];
-    for (w, x) in panel.iter().zip(x) {
+    /// Adds the rows' products with a block of some tokens to what the rows have come to.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn add<F: Form, const T: usize>(&self, x: &Block256<T>, totals: &mut [__m256; T]) {
+        let zero = _mm256_setzero_si256();
         let mut sums = [zero; T];
-        for (group, (levels, x)) in w.levels.iter().zip(&x.levels).enumerate() {
+        for (group, (levels, x)) in self.levels.iter().zip(&x.levels).enumerate() {
             let mut part = 0;
             // Steps of a group share its scale in each half.
             while part < 8 {
                 let products = steps::<F, T>(levels, x, part);
-                let scale = w.scales[part / 4][group];
+                let scale = self.scales[part / 4][group];
                 for (sum, products) in sums.iter_mut().zip(products) {
                     *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(scale, products));
                 }
@@ -126,26 +102,77 @@ pub(super) fn wide<F: Form, const T: usize>(panel: &[Wide], x: &[Block256<T>]) -
         let mut offsets = [zero; T];
         if !F::SIGNED {
             for (token, offsets) in offsets.iter_mut().enumerate() {
-                for (w, x) in w.offsets.iter().zip(x.sums[token].as_chunks::<2>().0) {
+                for (w, x) in self.offsets.iter().zip(x.sums[token].as_chunks::<2>().0) {
                     let x = _mm256_set1_epi32(bytemuck::cast(*x));
                     *offsets = _mm256_add_epi32(*offsets, _mm256_madd_epi16(*w, x));
                 }
             }
         }
+        let factors = each!(2, |at| x86::floats(&self.factors[at]));
         for token in 0..T {
             if !F::SIGNED && !F::OWN_OFFSETS {
                 sums[token] = _mm256_add_epi32(sums[token], offsets[token]);
             }
             totals[token] = add_superblock::<F>(
                 totals[token],
-                w.factors.each_ref().map(|factors| x86::floats(factors)),
+                factors,
                 x.scales[token],
                 sums[token],
                 offsets[token],
             );
         }
     }
-    totals
+}
+
+impl Narrow {
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn new() -> Self {
+        Narrow {
+            factors: [[0.0; LANES]; 2],
+            levels: [_mm256_setzero_si256(); 8],
+        }
+    }
+
+    /// The block at `at` of each row.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn fill<B>(
+        &mut self,
+        strip: &Strip<'_, B, LANES>,
+        at: usize,
+        open: &impl Fn(&B) -> Smallblock,
+    ) {
+        for (lane, row) in strip.rows.iter().enumerate() {
+            let Some(block) = row.get(at) else { continue };
+            let w = open(block);
+            self.factors[0][lane] = w.d;
+            self.factors[1][lane] = w.offset;
+            self.levels[lane] = w.levels;
+        }
+        self.levels = lanes::transpose(self.levels);
+    }
+
+    /// Adds the rows' products with a block of some tokens to what the rows have come to.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn add<F: Form, const T: usize>(&self, x: &Block32<T>, totals: &mut [__m256; T]) {
+        let ones = _mm256_set1_epi16(1);
+        let mut sums = [_mm256_setzero_si256(); T];
+        let mut part = 0;
+        while part < 8 {
+            let products = steps::<F, T>(&self.levels, &x.levels, part);
+            for (sum, products) in sums.iter_mut().zip(products) {
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(ones, products));
+            }
+            part += F::STEPS;
+        }
+        let factors = each!(2, |at| x86::floats(&self.factors[at]));
+        for token in 0..T {
+            let of_x = (x.scales[token], x.sums[token]);
+            totals[token] = add_smallblock::<F>(totals[token], factors, of_x, sums[token]);
+        }
+    }
 }
 
 /// Sums of products as 16-bit numbers, over the steps from `first` on that may be added so and share a scale.
@@ -178,28 +205,4 @@ fn steps<F: Form, const T: usize>(
         }
     }
     sums
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn narrow<F: Form, const T: usize>(panel: &[Narrow], x: &[Block32<T>]) -> [__m256; T] {
-    let ones = _mm256_set1_epi16(1);
-    let mut totals = [_mm256_setzero_ps(); T];
-    for (w, x) in panel.iter().zip(x) {
-        let mut sums = [_mm256_setzero_si256(); T];
-        let mut part = 0;
-        while part < 8 {
-            let products = steps::<F, T>(&w.levels, &x.levels, part);
-            for (sum, products) in sums.iter_mut().zip(products) {
-                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(ones, products));
-            }
-            part += F::STEPS;
-        }
-        for token in 0..T {
-            let of_x = (x.scales[token], x.sums[token]);
-            let factors = w.factors.each_ref().map(|factors| x86::floats(factors));
-            totals[token] = add_smallblock::<F>(totals[token], factors, of_x, sums[token]);
-        }
-    }
-    totals
 }
