@@ -155,7 +155,11 @@ impl Position {
 
 /// Computes a reference's text and measures.
 pub(crate) fn distance(loaded: &Loaded, reference: &Reference) -> Result<Distance, Error> {
-    check(reference, loaded.model.vocab())?;
+    check(
+        reference,
+        loaded.model.vocab(),
+        loaded.model.trained_context(),
+    )?;
     let mut distance = Distance::default();
     let mut wanted = reference.positions.iter().peekable();
     each_position(loaded, &reference.ids, |pos, logits| {
@@ -250,7 +254,7 @@ pub(crate) fn log_sum_exp(logits: &[f32]) -> f64 {
 }
 
 /// Whether a reference can be of a model with this vocabulary.
-fn check(reference: &Reference, vocab: usize) -> Result<(), Error> {
+fn check(reference: &Reference, vocab: usize, context: u32) -> Result<(), Error> {
     let refuse = |problem: String| {
         let name = &reference.name;
         Err(Error::Text(format!("reference '{name}': {problem}")))
@@ -258,6 +262,13 @@ fn check(reference: &Reference, vocab: usize) -> Result<(), Error> {
     let is_known = |id: &u32| (*id as usize) < vocab;
     if reference.ids.is_empty() {
         return refuse("it has no tokens".to_owned());
+    }
+    // The cache is as long as the text.
+    let tokens = reference.ids.len();
+    if tokens > context as usize {
+        return refuse(format!(
+            "it has {tokens} tokens, and the model's context {context}"
+        ));
     }
     if let Some(id) = reference.ids.iter().find(|id| !is_known(id)) {
         return refuse(format!(
@@ -267,7 +278,6 @@ fn check(reference: &Reference, vocab: usize) -> Result<(), Error> {
     let mut next = 0;
     for Position { pos, top, .. } in &reference.positions {
         if *pos < next || *pos >= reference.ids.len() {
-            let tokens = reference.ids.len();
             return refuse(format!(
                 "position {pos} is out of order or beyond the text's {tokens} tokens"
             ));
@@ -332,12 +342,14 @@ mod tests {
         assert!(
             check(
                 &reference(&[1, 2], &[uniform(0, &[1]), uniform(1, &[0])]),
-                3
+                3,
+                2
             )
             .is_ok()
         );
         for (ids, positions, words) in [
             (vec![], vec![], "no tokens"),
+            (vec![1, 1, 1], vec![], "3 tokens, and the model's context 2"),
             (vec![3], vec![], "token 3 is beyond"),
             (vec![1], vec![uniform(1, &[0])], "position 1"),
             (
@@ -349,7 +361,7 @@ mod tests {
             (vec![1], vec![uniform(0, &[0, 0])], "repeated"),
             (vec![1], vec![uniform(0, &[7])], "beyond the vocabulary"),
         ] {
-            let error = check(&reference(&ids, &positions), 3).unwrap_err();
+            let error = check(&reference(&ids, &positions), 3, 2).unwrap_err();
             assert!(error.to_string().contains(words), "{error}");
         }
     }

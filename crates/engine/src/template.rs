@@ -220,7 +220,7 @@ impl Template {
             context.push(("thinking", Value::from(thinking)));
             context.push(("enable_thinking", Value::from(thinking)));
         }
-        let text = jinja.render(Value::from_pairs(context))?;
+        let text = jinja.render(context)?;
 
         let mut ids = Vec::new();
         tokenizer.for_each_special(&text, |piece, special| {

@@ -1,20 +1,20 @@
 //! Jinja as transformers sets it up for chat templates, and as much of Python as Kimi's templates use:
-//! `json.dumps` for `tojson`, lists in namespaces that `append` and `pop` change. It must not know
-//! chat messages or tokens.
+//! `json.dumps` for `tojson`, lists in namespaces that `append` and `pop` change. What a rendering may take is limited.
+//! It must not know chat messages or tokens.
 
-use std::{
-    io::{self, Write},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+mod budget;
+mod filters;
+mod objects;
+mod program;
+
+use std::collections::BTreeMap;
 
 use minijinja::{
-    Environment, Error as JinjaError, ErrorKind, State, Value, functions,
+    AutoEscape, Environment, Error as JinjaError, ErrorKind, State, Value, escape_formatter,
+    machinery::{self, Instructions},
     syntax::SyntaxConfig,
-    value::{Enumerator, Kwargs, Object, ObjectRepr, ValueKind, ValueOrKwargs, from_args},
 };
-use minijinja_contrib::pycompat;
 
-use super::json;
 use crate::Error;
 
 /// The name the template goes by in error messages.
@@ -25,12 +25,6 @@ const MAX_SOURCE: usize = 1 << 20;
 
 /// Instructions a rendering may take; Kimi's templates take some hundred per message.
 const MAX_STEPS: u64 = 10_000_000;
-
-/// Longest text rendered: many times the longest request.
-const MAX_TEXT: usize = 64 << 20;
-
-/// Most spaces per level that `tojson` writes; published templates ask for 2 or 4.
-const MAX_INDENT: usize = 64;
 
 /// A compiled template.
 pub(super) struct Jinja {
@@ -54,52 +48,88 @@ impl Jinja {
             .trim_blocks(true)
             .lstrip_blocks(true)
             .build();
-        environment.set_syntax(syntax.map_err(refused)?);
+        let syntax = syntax.map_err(refused)?;
+        let source = program::unfolded(source, syntax.clone()).map_err(refused)?;
+        environment.set_syntax(syntax);
+        environment.add_global(program::ONE, 1);
         environment.set_fuel(Some(MAX_STEPS));
-        environment.set_unknown_method_callback(pycompat::unknown_method_callback);
-        environment.add_filter("tojson", tojson);
-        environment.add_function("namespace", namespace);
+        environment.set_formatter(|out, state, value| {
+            match value.as_str() {
+                Some(text) => budget::spend(state, text.len())?,
+                None => drop(budget::text(state, &[value])?),
+            }
+            escape_formatter(out, state, value)
+        });
+        filters::add(&mut environment);
+        environment.add_function("namespace", objects::namespace);
         environment.add_function(
             "raise_exception",
             |message: String| -> Result<Value, JinjaError> {
                 Err(JinjaError::new(ErrorKind::InvalidOperation, message))
             },
         );
+        environment.add_function(program::ASSIGN, objects::assign);
+        environment.add_function(program::CONCAT, concat);
+        environment.add_function(program::FACTORS, factors);
+        environment.add_function(program::MADE, |state: &mut State<'_, '_>, value: Value| {
+            budget::made(state, &value).map(|()| value)
+        });
+        environment.add_function(
+            program::MADE_OF,
+            |state: &mut State<'_, '_>, value: Value| {
+                budget::made_of(state, &value).map(|()| value)
+            },
+        );
         for (variable, text) in globals {
             environment.add_global(variable, text);
         }
         environment
-            .add_template_owned(NAME, source.to_owned())
+            .add_template_owned(NAME, source)
             .map_err(refused)?;
-        Ok(Self { environment })
+        let jinja = Self { environment };
+        jinja.with_program(|_, _, _| Ok(()))?;
+        Ok(jinja)
     }
 
-    pub(super) fn render(&self, context: Value) -> Result<String, Error> {
-        let mut text = Text::default();
-        self.environment
-            .get_template(NAME)
-            .and_then(|template| template.render_captured_to(context, &mut text).map(|_| ()))
-            .map_err(refused)?;
-        String::from_utf8(text.0).map_err(|error| Error::Template(error.to_string()))
-    }
-}
-
-/// What is rendered, up to a limit: a few words in nested loops are as much as the disk holds.
-#[derive(Default)]
-struct Text(Vec<u8>);
-
-impl Write for Text {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MAX_TEXT {
-            let words = format!("renders more than {MAX_TEXT} bytes");
-            return Err(io::Error::other(words));
-        }
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
+    pub(super) fn render(&self, context: Vec<(&'static str, Value)>) -> Result<String, Error> {
+        let mut context: BTreeMap<_, _> = context.into_iter().collect();
+        self.with_program(|source, main, blocks| {
+            let budget = budget::of(source, &Value::from(context.clone()))?;
+            context.insert(budget::VARIABLE, Value::from(budget));
+            let mut text = String::new();
+            machinery::eval(
+                &self.environment,
+                main,
+                Value::from(context),
+                blocks,
+                &mut machinery::make_string_output(&mut text),
+                AutoEscape::None,
+            )?;
+            Ok(text)
+        })
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    /// Hands on the source, and its program with everything counted.
+    fn with_program<'e, T>(
+        &'e self,
+        run: impl FnOnce(
+            &str,
+            &Instructions<'e>,
+            &BTreeMap<&'e str, Instructions<'e>>,
+        ) -> Result<T, JinjaError>,
+    ) -> Result<T, Error> {
+        let counted = || {
+            let template = self.environment.get_template(NAME)?;
+            let compiled = machinery::get_compiled_template(&template);
+            let blocks = compiled
+                .blocks
+                .iter()
+                .map(|(name, block)| Ok((*name, program::counted(block)?)))
+                .collect::<Result<_, JinjaError>>()?;
+            let main = program::counted(&compiled.instructions)?;
+            run(template.source(), &main, &blocks)
+        };
+        counted().map_err(refused)
     }
 }
 
@@ -116,108 +146,22 @@ fn refused(error: JinjaError) -> Error {
     Error::Template(text)
 }
 
-/// `tojson` as transformers registers it: `json.dumps` with `ensure_ascii` off.
-fn tojson(value: &Value, indent: Option<Value>, options: Kwargs) -> Result<Value, JinjaError> {
-    let indent = match indent {
-        Some(indent) => Some(indent),
-        None => options.get("indent")?,
-    };
-    let indent = match indent {
-        None => None,
-        Some(indent) if indent.is_none() => None,
-        Some(indent) => Some(usize::try_from(indent)?),
-    };
-    if indent.is_some_and(|indent| indent > MAX_INDENT) {
-        return Err(JinjaError::new(
-            ErrorKind::InvalidOperation,
-            format!("tojson: an indent of more than {MAX_INDENT}"),
-        ));
-    }
-    let separators: Option<(String, String)> = match options.get::<Option<Value>>("separators")? {
-        None => None,
-        Some(pair) if pair.is_none() => None,
-        Some(pair) => Some((
-            pair.get_item_by_index(0)?.to_string(),
-            pair.get_item_by_index(1)?.to_string(),
-        )),
-    };
-    let style = json::Style {
-        indent,
-        separators,
-        ensure_ascii: options
-            .get::<Option<bool>>("ensure_ascii")?
-            .unwrap_or(false),
-        sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
-    };
-    options.assert_all_used()?;
-    json::dumps(value, &style).map(Value::from)
+/// `~`: both as text.
+fn concat(state: &mut State<'_, '_>, left: Value, right: Value) -> Result<Value, JinjaError> {
+    budget::text(state, &[&left, &right]).map(Value::from)
 }
 
-/// Jinja's own namespace, but its lists can be changed.
-fn namespace(fields: Kwargs) -> Result<Value, JinjaError> {
-    let mut changeable = Vec::new();
-    for name in fields.args() {
-        let value: Value = fields.get(name)?;
-        let value = match value.kind() {
-            ValueKind::Seq => Value::from_object(List(Mutex::new(value.try_iter()?.collect()))),
-            _ => value,
-        };
-        changeable.push((name, value));
-    }
-    let (fields,): (Option<ValueOrKwargs>,) = from_args(&[Value::from_pairs(changeable)])?;
-    functions::namespace(fields)
-}
-
-/// A list as Python has them.
-#[derive(Debug)]
-struct List(Mutex<Vec<Value>>);
-
-impl List {
-    fn items(&self) -> MutexGuard<'_, Vec<Value>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Object for List {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Seq
-    }
-
-    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        self.items().get(key.as_usize()?).cloned()
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Values(self.items().clone())
-    }
-
-    fn call_method(
-        self: &Arc<Self>,
-        _: &mut State<'_, '_>,
-        method: &str,
-        args: &[Value],
-    ) -> Result<Value, JinjaError> {
-        match method {
-            "append" => {
-                let (item,): (Value,) = from_args(args)?;
-                self.items().push(item);
-                Ok(Value::from(()))
-            }
-            "pop" => {
-                let (at,): (Option<usize>,) = from_args(args)?;
-                let mut items = self.items();
-                let at = at.or_else(|| items.len().checked_sub(1));
-                match at.filter(|at| *at < items.len()) {
-                    Some(at) => Ok(items.remove(at)),
-                    None => Err(JinjaError::new(
-                        ErrorKind::InvalidOperation,
-                        "pop from an empty list",
-                    )),
-                }
-            }
-            _ => Err(JinjaError::from(ErrorKind::UnknownMethod)),
+/// `*`, before it multiplies: the product of a list or text and a number is paid for. Both are given back, the last
+/// first.
+fn factors(state: &mut State<'_, '_>, left: Value, right: Value) -> Result<Vec<Value>, JinjaError> {
+    for (many, times) in [(&left, &right), (&right, &left)] {
+        if let Some(times) = times.as_usize()
+            && !many.is_number()
+        {
+            budget::made_times(state, many, times)?;
         }
     }
+    Ok(vec![right, left])
 }
 
 #[cfg(test)]
@@ -225,33 +169,152 @@ impl Object for List {
 mod tests {
     use super::*;
 
-    fn refusal(source: &str) -> String {
+    fn jinja(source: &str) -> Jinja {
         let globals = [("bos_token", String::new()), ("eos_token", String::new())];
-        let jinja = Jinja::compile(source, globals).unwrap();
-        jinja.render(Value::from(())).unwrap_err().to_string()
+        Jinja::compile(source, globals).unwrap()
+    }
+
+    fn refusal(source: &str) -> String {
+        let rendered = jinja(source).render(Vec::new());
+        rendered
+            .map(|text| text.len())
+            .expect_err(source)
+            .to_string()
     }
 
     #[test]
-    fn a_text_that_does_not_end_is_ended() {
-        let error = refusal("{% for i in range(9999) %}{{ 'long' * 9999 }}{% endfor %}");
-        assert!(error.contains("more than 67108864 bytes"), "{error}");
+    fn what_is_made_of_little_is_refused() {
+        for source in [
+            "{% for i in range(9999) %}{{ 'long' * 9999 }}{% endfor %}",
+            "{% for i in range(99999) %}a long line in a loop {% endfor %}",
+            "{% set x %}{% for i in range(99999) %}a long line that is captured {% endfor %}{% endset %}",
+            "{% set ns = namespace(x='xx') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+            "{% set ns = namespace(x='xx') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+            "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+            "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
+            "{% set ns = namespace(x={}) %}{% for i in range(60) %}{% set ns.x = {1: ns.x, 2: ns.x} %}{% endfor %}",
+            "{% set ns = namespace(x=1) %}{% for i in range(60) %}{% set ns.x = dict(a=ns.x, b=ns.x) %}{% endfor %}",
+            "{% set ns = namespace(x='xx') %}{% for i in range(60) %}{% set ns.x = ns.x.replace('x', 'xx') %}{% endfor %}",
+            "{% set ns = namespace(x='xx') %}{% for i in range(60) %}{% set ns.x = ns.x | replace('x', 'xx') %}{% endfor %}",
+            "{% set ns = namespace(x='xx') %}{% for i in range(60) %}{% set ns.x = [ns.x, ns.x] | join %}{% endfor %}",
+            "{% set ns = namespace(x='xx') %}{% for i in range(60) %}{% set ns.x = ns.x.join([ns.x, ns.x]) %}{% endfor %}",
+            "{% set ns = namespace(x='xx') %}{% for i in range(60) %}{% set ns.x = '%s%s' | format(ns.x, ns.x) %}{% endfor %}",
+            "{% set ns = namespace(x='xx') %}{% for i in range(60) %}{% set ns.x = '{0}{0}'.format(ns.x) %}{% endfor %}",
+            "{% set ns = namespace(x='xx') %}{% for i in range(60) %}{% set x %}{{ ns.x }}{{ ns.x }}{% endset %}{% set ns.x = x %}{% endfor %}",
+            "{% set ns = namespace(x='') %}{% for i in range(60000) %}{% set ns.x = ns.x ~ i %}{% endfor %}",
+            "{% set ns = namespace(l=[]) %}{% for i in range(99999) %}{{ ns.l.append('a text' * 9) }}{% endfor %}",
+            "{% macro f(x) %}{{ f(x ~ x) }}{% endmacro %}{{ f('a text') }}",
+            "{{ 'x' * 99999999 }}",
+            "{{ [1] * 99999999 }}",
+            "{{ 99999999 * [1] }}",
+            "{{ ([1] * 3000 * 3000) | tojson }}",
+            "{{ 'x' * (9999 * 9999) ~ '' }}",
+            "{% set x = ('x' * 9999) * 9999 %}",
+            "{{ (['a text'] * 4000) | join('a long text between' * 4000) }}",
+            "{{ [1] | batch(4000, 'a text' * 4000) }}",
+            "{{ ([1] * 40000) | tojson(indent=64) ~ ([[[[1]]]] * 4000) | tojson(indent=64) }}",
+        ] {
+            let error = refusal(source);
+            assert!(
+                error.contains("bytes of text") || error.contains("JSON is too long"),
+                "{source}: {error}"
+            );
+        }
     }
 
     #[test]
-    fn an_indentation_of_any_width_is_refused() {
-        let error = refusal("{{ [1] | tojson(indent=99999999999) }}");
-        assert!(error.contains("indent"), "{error}");
+    fn widths_and_counts_that_make_much_of_nothing_are_refused() {
+        for (source, words) in [
+            ("{{ [1] | tojson(indent=99999999999) }}", "indent"),
+            ("{{ 'a\nb' | indent(99999999999) }}", "indent"),
+            ("{{ 'a\nb' | indent(width=99999999999) }}", "indent"),
+            ("{{ '%99999999d' | format(1) }}", "width"),
+            ("{{ '%*d' | format(99999999, 1) }}", "width"),
+            ("{{ '{:99999999}'.format(1) }}", "width"),
+            ("{{ [1] | batch(99999999, 1) }}", "count"),
+            ("{{ [1] | slice(99999999) }}", "count"),
+            ("{{ ['a', 'b'] | sum(start='') }}", "number"),
+            ("{{ [1] | chain([1]) }}", "chain"),
+        ] {
+            let error = refusal(source);
+            assert!(error.contains(words), "{source}: {error}");
+        }
+    }
+
+    #[test]
+    fn nothing_holds_itself_or_nests_without_end() {
+        for (source, words) in [
+            (
+                "{% set ns = namespace(x=[]) %}{% do ns.x.append(ns.x) %}",
+                "another",
+            ),
+            (
+                "{% set ns = namespace(x=[]) %}{% do ns.x.append([ns]) %}",
+                "another",
+            ),
+            (
+                "{% set ns = namespace() %}{% set ns.x = {'a': [ns]} %}",
+                "another",
+            ),
+            (
+                "{% set ns = namespace(x=1) %}{% for i in range(9999) %}{% set ns.x = [ns.x] %}{% endfor %}",
+                "deep",
+            ),
+            (
+                "{% set ns = namespace(x=[1]) %}{% for i in range(9999) %}{% set ns.x = ns.x | batch(1) %}{% endfor %}",
+                "deep",
+            ),
+        ] {
+            // A longer template may make more.
+            let error = refusal(&format!("{source}{{# {} #}}", " ".repeat(9999)));
+            assert!(error.contains(words), "{source}: {error}");
+        }
+    }
+
+    #[test]
+    fn no_template_runs_uncounted() {
+        for source in [
+            "{% include 'chat_template' %}",
+            "{% extends 'chat_template' %}",
+            "{% import 'chat_template' as t %}",
+        ] {
+            let globals = [("bos_token", String::new()), ("eos_token", String::new())];
+            let error = Jinja::compile(source, globals).map(|_| ()).unwrap_err();
+            assert!(error.to_string().contains("cannot include"), "{error}");
+        }
+    }
+
+    /// What stands between instructions must not change what they do.
+    #[test]
+    fn counting_changes_nothing_else() {
+        let source = "{% macro m(a, b='y') %}<{{ a }}{{ b }}{{ caller() if caller }}>{% endmacro %}\
+            {%- set ns = namespace(n=0, l=[3, 1]) %}\
+            {%- for i in [1, 2, 3] if i != 2 %}{% set ns.n = ns.n + i %}{{ loop.index }}:{{ i * 2 }} \
+            {%- else %}none{% endfor %}\
+            {%- do ns.l.append('a') %} {{ ns.l }} {{ ns.n }} {{ ns.l.pop(0) }} {{ ns.l[1:] }}\
+            {%- for row in [[1, [2]], [3]] recursive %}({{ loop(row) if row is iterable else row }}){% endfor %}\
+            {%- set x %}captured{% endset %} {{ x | upper }} {{ x[:3] ~ 1 ~ none }} {{ '-' * 3 }}{{ 2 * 3 ** 2 / 4 * -2 }}{{ range(*[2]) | list }}\
+            {%- call m('x', b='z') %}c{% endcall %}{{ m('x') }} {{ undefined_thing or 'other' | trim }}\
+            {%- set a, b = (1, [2] * 2) %} {{ a }}{{ b }} {{ ['a', 'b'] | join('/') }} {{ {'k': [1]} | tojson }}\
+            {%- block tail %} tail{{ 3 * 4 }}{% endblock %}";
+        let expected = "1:22:6 [3, 1, 'a'] 4 3 ['a']((1)((2)))((3)) CAPTURED cap1None ----9.0[0, 1]<xzc><xy> other 1[2, 2] a/b {\"k\": [1]} tail12";
+        let counted = jinja(source).render(Vec::new()).unwrap();
+        assert_eq!(counted, expected);
+    }
+
+    #[test]
+    fn an_error_names_the_line() {
+        let error = refusal("one\ntwo {{ 'x' ~ 'y' }}\n{{ 'z' * 2 }}{{ 1 + 'x' }}\n");
+        assert!(error.contains("chat_template:3"), "{error}");
     }
 
     #[test]
     fn a_template_that_does_not_end_is_ended() {
-        let source =
-            "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}";
-        let globals = [("bos_token", String::new()), ("eos_token", String::new())];
-        let mut jinja = Jinja::compile(source, globals).unwrap();
+        let source = "{% for i in range(99) %}{% for j in range(9999) %}{% endfor %}{% endfor %}";
+        let mut jinja = jinja(source);
         assert_eq!(jinja.environment.fuel(), Some(MAX_STEPS));
         jinja.environment.set_fuel(Some(10_000));
-        let error = jinja.render(Value::from(())).unwrap_err().to_string();
+        let error = jinja.render(Vec::new()).unwrap_err().to_string();
         assert!(error.contains("fuel"), "{error}");
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Style {
     pub(super) separators: Option<(String, String)>,
     pub(super) ensure_ascii: bool,
     pub(super) sort_keys: bool,
+    /// Bytes after which no more is written.
+    pub(super) most: Option<usize>,
 }
 
 impl Style {
@@ -69,6 +71,12 @@ struct Writer<'s> {
 
 impl Writer<'_> {
     fn value(&mut self, value: &Value) -> Result<(), JinjaError> {
+        if self.style.most.is_some_and(|most| self.out.len() > most) {
+            return Err(JinjaError::new(
+                ErrorKind::InvalidOperation,
+                "the JSON is too long",
+            ));
+        }
         match value.kind() {
             ValueKind::None => self.out.push_str("null"),
             ValueKind::Bool => self
