@@ -7,6 +7,8 @@
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod paths;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod strip;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vnni;

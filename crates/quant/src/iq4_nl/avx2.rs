@@ -6,7 +6,7 @@ use super::Block;
 use crate::block::blocks;
 use crate::codebook;
 use crate::int8::avx2::{Signed, Smallblock};
-use crate::int8::strip::products;
+use crate::int8::paths::products;
 use crate::int8::{Activations, Rows};
 use crate::x86::avx2 as x86;
 

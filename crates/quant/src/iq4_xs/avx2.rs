@@ -7,7 +7,7 @@ use crate::block::{blocks, plain};
 use crate::codebook;
 use crate::each::each;
 use crate::int8::avx2::{self as int8, Signed, Superblock};
-use crate::int8::strip::products;
+use crate::int8::paths::products;
 use crate::int8::{Activations, Rows};
 use crate::x86::avx2 as x86;
 

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use super::{Coded, Levels, split};
 use crate::each::each;
 use crate::int8::avx2::{self as int8, Form, Smallblock, Superblock};
-use crate::int8::strip::products;
+use crate::int8::paths::products;
 use crate::int8::{Activations, Rows};
 use crate::x86::avx2 as x86;
 

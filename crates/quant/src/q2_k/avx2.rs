@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::Block;
 use crate::block::{blocks, plain};
 use crate::int8::avx2::{self as int8, Affine, Superblock};
-use crate::int8::strip::products;
+use crate::int8::paths::products;
 use crate::int8::{Activations, Rows};
 use crate::x86::avx2 as x86;
 
