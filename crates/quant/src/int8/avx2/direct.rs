@@ -95,9 +95,9 @@ pub(super) fn add_narrow<B, F: Form, const T: usize>(
         let w = open(block);
         factors[0][lane] = w.d;
         factors[1][lane] = w.offset;
-        for token in 0..T {
-            let x = x86::bytes32(bytemuck::cast_ref(&x.levels[token]));
-            sums[token][lane] = _mm256_madd_epi16(ones, pairs::<F>(w.levels, x));
+        for (sums, x) in sums.iter_mut().zip(&x.levels) {
+            let x = x86::bytes32(bytemuck::cast_ref(x));
+            sums[lane] = _mm256_madd_epi16(ones, pairs::<F>(w.levels, x));
         }
     }
     let factors = [x86::gather(factors[0]), x86::gather(factors[1])];

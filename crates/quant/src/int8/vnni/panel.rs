@@ -110,8 +110,9 @@ impl Wide {
             for half in 0..32 / F::ALIKE {
                 let steps = F::ALIKE / 4;
                 let mut products = [zero; T];
-                for step in half * steps..(half + 1) * steps {
-                    add_step(&mut products, &levels[step], x, step);
+                let part = levels.iter().enumerate().skip(half * steps).take(steps);
+                for (step, levels) in part {
+                    add_step(&mut products, levels, x, step);
                 }
                 let scale = scale(&self.scales, 8 * half + group);
                 for (sum, products) in sums.iter_mut().zip(products) {
