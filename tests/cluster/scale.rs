@@ -25,6 +25,7 @@ use crate::lab::{self, Kind, model};
 
 /// Applies of a second.
 const RATE: u32 = 5;
+
 /// How much of it there is to do.
 struct Size {
     models: usize,

@@ -79,25 +79,22 @@ pub(super) fn made(state: &mut State<'_, '_>, value: &Value) -> Result<(), Jinja
 
 /// Takes off a new value and all that is in it, as often as it is.
 pub(super) fn made_of(state: &mut State<'_, '_>, value: &Value) -> Result<(), JinjaError> {
+    made_times(state, value, 1)
+}
+
+/// Takes off a value and all that is in it, `times` times, and once where that is none: it was looked through.
+pub(super) fn made_times(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    times: usize,
+) -> Result<(), JinjaError> {
     let left = left(state);
     let (most, of) = (left.bytes, left.of);
     let bytes = size(value, most).map_err(|error| match error.kind() {
         ErrorKind::OutOfFuel => over(of),
         _ => error,
     })?;
-    spend(state, bytes)
-}
-
-/// Takes off a value and all that is in it, `times` times.
-pub(super) fn made_times(
-    state: &mut State<'_, '_>,
-    value: &Value,
-    times: usize,
-) -> Result<(), JinjaError> {
-    let before = rest(state);
-    made_of(state, value)?;
-    let bytes = before - rest(state);
-    spend(state, bytes.saturating_mul(times.saturating_sub(1)))
+    spend(state, bytes.saturating_mul(times.max(1)))
 }
 
 /// The text of a value as it would be written, taken off.

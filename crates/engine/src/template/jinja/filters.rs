@@ -3,7 +3,7 @@
 
 use minijinja::{
     Environment, Error as JinjaError, ErrorKind, State, Value, filters,
-    value::{Kwargs, Rest, StringInput, ValueOrKwargs},
+    value::{ArgType, Kwargs, Rest, StringInput, ValueOrKwargs},
 };
 use minijinja_contrib::pycompat;
 
@@ -43,6 +43,21 @@ fn refused(words: String) -> JinjaError {
     JinjaError::new(ErrorKind::InvalidOperation, words)
 }
 
+/// An argument that stands in its place or goes by its name.
+fn given<'a, T>(
+    value: Option<T>,
+    options: &'a Kwargs,
+    name: &'a str,
+) -> Result<Option<T>, JinjaError>
+where
+    Option<T>: ArgType<'a, Output = Option<T>>,
+{
+    match value {
+        Some(value) => Ok(Some(value)),
+        None => options.get(name),
+    }
+}
+
 /// `tojson` as transformers registers it: `json.dumps` with `ensure_ascii` off.
 fn tojson(
     state: &mut State<'_, '_>,
@@ -50,20 +65,15 @@ fn tojson(
     indent: Option<Value>,
     options: Kwargs,
 ) -> Result<Value, JinjaError> {
-    let indent = match indent {
-        Some(indent) => Some(indent),
-        None => options.get("indent")?,
-    };
-    let indent = match indent {
+    let indent = match given(indent, &options, "indent")? {
         None => None,
         Some(indent) if indent.is_none() => None,
         Some(indent) => Some(usize::try_from(indent)?),
     };
     if indent.is_some_and(|indent| indent > MAX_INDENT) {
-        return Err(JinjaError::new(
-            ErrorKind::InvalidOperation,
-            format!("tojson: an indent of more than {MAX_INDENT}"),
-        ));
+        return Err(refused(format!(
+            "tojson: an indent of more than {MAX_INDENT}"
+        )));
     }
     let separators: Option<(String, String)> = match options.get::<Option<Value>>("separators")? {
         None => None,
@@ -159,10 +169,7 @@ fn indent(
     blank: Option<bool>,
     options: Kwargs,
 ) -> Result<Value, JinjaError> {
-    let width = match width {
-        Some(width) => Some(width),
-        None => options.get("width")?,
-    };
+    let width = given(width, &options, "width")?;
     if width.is_some_and(|width| width > MAX_INDENT) {
         return Err(refused(format!(
             "indent: a width of more than {MAX_INDENT}"
@@ -213,10 +220,7 @@ fn sum(
     start: Option<Value>,
     options: Kwargs,
 ) -> Result<Value, JinjaError> {
-    let start = match start {
-        Some(start) => Some(start),
-        None => options.get("start")?,
-    };
+    let start = given(start, &options, "start")?;
     if start.as_ref().is_some_and(|start| !start.is_number()) {
         return Err(refused("sum: a start that is no number".to_owned()));
     }
