@@ -287,9 +287,12 @@ async fn steps(guarded: &Guarded, context: &Context) -> Result<Action, Error> {
         applied: applied.as_ref(),
         previous: model.status.as_ref(),
     });
-    publisher.publish(model, status).await?;
+    let later = publisher.publish(model, status).await?;
     applied?;
     let mut again = decision.requeue.unwrap_or(RESYNC);
+    if let Some(wait) = later {
+        again = again.min(wait);
+    }
     if snapshot.quant_from.is_some() || live.given.is_some() {
         again = again.min(REREAD);
     }

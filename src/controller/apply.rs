@@ -1,6 +1,6 @@
-//! All writes to the cluster except the status: server-side apply under one field manager, and deletion. A write
-//! happens only if the live object lacks something of the intent, so that an idle operator writes nothing. It must not
-//! decide what to write.
+//! All writes to the cluster except the status: server-side apply under one field manager, creation of Jobs, which are
+//! never applied again, and deletion. A write happens only if the live object lacks something of the intent, so that an
+//! idle operator writes nothing. It must not decide what to write.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, Preconditions};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -240,7 +240,7 @@ impl Writer<'_> {
         for job in jobs {
             // A Job's template is immutable, so an existing one is never applied again.
             if named(&live.jobs, &job.name_any()).is_none() {
-                self.apply(job, None).await?;
+                self.create(job).await?;
             }
         }
         for deployment in deployments {
@@ -293,6 +293,32 @@ impl Writer<'_> {
             }
         }
         Ok(prepared.applied())
+    }
+
+    /// Makes what nobody applies again. Only where the name is taken does it matter by whom: the API server creates or
+    /// refuses in one step, and spares the look before.
+    async fn create<K: Owned>(&self, intent: &K) -> Result<(), Error> {
+        let (kind, name) = (K::KIND, intent.name_any());
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        let created = self.api::<K>().create(&params, intent).await;
+        self.metrics.wrote(kind, "create");
+        match created {
+            Ok(_) => {
+                tracing::info!(kind, name, "created");
+                Ok(())
+            }
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
+                self.apply(intent, None).await
+            }
+            Err(source) => Err(Error::Apply {
+                kind,
+                name,
+                source: Box::new(source),
+            }),
+        }
     }
 
     /// Makes the live object hold the intent, by a write only if it does not.

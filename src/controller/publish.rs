@@ -1,5 +1,9 @@
-//! Writes `.status`, and only when it changed. What is new in it is told in Events, and phases and switches that have
-//! just ended are noted as metrics. It must not know how a status comes about.
+//! Writes `.status`, and only when it changed; progress at a bounded rate. What is new in it is told in Events, and
+//! phases and switches that have just ended are noted as metrics. It must not know how a status comes about.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Api, Patch, PatchParams};
@@ -8,10 +12,14 @@ use kube::runtime::events::{Event, Recorder};
 use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
 
-use super::status::{differs, events};
+use super::status::{differs, events, urgent};
 use crate::crd::{KimiModel, KimiModelStatus, Outcome, Timings};
 use crate::names::FIELD_MANAGER;
 use crate::telemetry::Metrics;
+
+/// Between two statuses of one model that tell of progress only. A short life has a dozen, and of many lives at once
+/// they would be most of what the API server does.
+const PACE: Duration = Duration::from_secs(1);
 
 /// A status that could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +35,26 @@ pub struct Publisher {
     client: Client,
     recorder: Recorder,
     metrics: Metrics,
+    pace: Arc<Pace>,
+}
+
+/// When the models whose status was written within [`PACE`] had theirs, by UID.
+#[derive(Debug, Default)]
+struct Pace(Mutex<HashMap<String, Instant>>);
+
+impl Pace {
+    /// How long the model's next status has to wait, if it has to.
+    fn wait(&self, uid: &str, now: Instant) -> Option<Duration> {
+        let written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = now.saturating_duration_since(*written.get(uid)?);
+        PACE.checked_sub(since).filter(|wait| !wait.is_zero())
+    }
+
+    fn wrote(&self, uid: String, now: Instant) {
+        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        written.retain(|_, at| now.saturating_duration_since(*at) < PACE);
+        written.insert(uid, now);
+    }
 }
 
 impl std::fmt::Debug for Publisher {
@@ -43,29 +71,43 @@ impl Publisher {
             client,
             recorder,
             metrics,
+            pace: Arc::default(),
         }
     }
 
-    /// Applies the status if it says something new.
+    /// Applies the status if it says something new. One that only tells of progress, too soon after the last, is not
+    /// written: the answer is then how long to wait before a next look.
     ///
     /// # Errors
     /// The API server's refusal. A model deleted meanwhile is none, and an Event that cannot be told neither.
-    pub async fn publish(&self, model: &KimiModel, status: KimiModelStatus) -> Result<(), Error> {
+    pub async fn publish(
+        &self,
+        model: &KimiModel,
+        status: KimiModelStatus,
+    ) -> Result<Option<Duration>, Error> {
         let Self {
             client,
             recorder: _,
             metrics,
+            pace,
         } = self;
         let previous = model.status.as_ref();
         if !differs(previous, &status) {
-            return Ok(());
+            return Ok(None);
+        }
+        let uid = model.uid().unwrap_or_default();
+        if !urgent(previous, &status)
+            && let Some(wait) = pace.wait(&uid, Instant::now())
+        {
+            return Ok(Some(wait));
         }
         measure(previous, &status, metrics);
         let (namespace, name) = (model.namespace().unwrap_or_default(), model.name_any());
         patch(client, &namespace, &name, &json!(status), metrics).await?;
+        pace.wrote(uid, Instant::now());
         // Only once the status stands: a write that has to be repeated would tell twice.
         self.tell(model, &events::news(previous, &status)).await;
-        Ok(())
+        Ok(None)
     }
 
     /// Says on the object itself that it cannot be read. The words depend on nothing but the object, so saying it again
@@ -180,5 +222,24 @@ fn measure(previous: Option<&KimiModelStatus>, status: &KimiModelStatus, metrics
         && entry.outcome == Outcome::RolledBack
     {
         metrics.rolled_back();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_written_just_now_waits_and_is_remembered() {
+        let (pace, start) = (Pace::default(), Instant::now());
+        assert_eq!(pace.wait("a", start), None);
+        pace.wrote("a".to_owned(), start);
+        assert_eq!(pace.wait("a", start), Some(PACE));
+        assert_eq!(pace.wait("b", start), None);
+        assert_eq!(pace.wait("a", start + PACE / 4), Some(PACE * 3 / 4));
+        assert_eq!(pace.wait("a", start + PACE), None);
+        pace.wrote("b".to_owned(), start + PACE);
+        let remembered = pace.0.lock().unwrap_or_else(PoisonError::into_inner).len();
+        assert_eq!(remembered, 1, "memory of models that come and go");
     }
 }

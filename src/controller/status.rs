@@ -142,6 +142,20 @@ pub fn differs(old: Option<&KimiModelStatus>, new: &KimiModelStatus) -> bool {
     old != *new
 }
 
+/// True if somebody waits for what `new` says: a new object, an edit, readiness, or that a person must act. All else is
+/// progress, which bears a second's delay.
+#[must_use]
+pub fn urgent(old: Option<&KimiModelStatus>, new: &KimiModelStatus) -> bool {
+    let word = |status: &KimiModelStatus, kind: &str| {
+        let condition = status.conditions.iter().find(|c| c.type_ == kind);
+        condition.map(|condition| condition.status.clone())
+    };
+    old.is_none_or(|old| {
+        let changed = |kind| word(old, kind) != word(new, kind);
+        old.observed_generation != new.observed_generation || changed("Ready") || changed("Stalled")
+    })
+}
+
 /// The history on the Service; where that was made anew, what was known before.
 fn history(snapshot: &Snapshot, previous: Option<&KimiModelStatus>) -> Vec<HistoryEntry> {
     let written = snapshot

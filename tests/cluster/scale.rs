@@ -262,6 +262,12 @@ async fn many_models_at_a_steady_rate() {
     .unwrap();
     writeln!(
         report,
+        "writes of the operator until all were served: {:.1} per model",
+        before as f64 / size.models as f64
+    )
+    .unwrap();
+    writeln!(
+        report,
         "writes in {} idle seconds: {written}",
         size.idle.as_secs()
     )

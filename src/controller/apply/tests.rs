@@ -51,7 +51,8 @@ impl Server {
         Client::new(service, "llm")
     }
 
-    /// As the real one: no object, 404; a patch that names another version, or a deletion of another UID, 409.
+    /// As the real one: no object, 404; a patch that names another version, a deletion of another UID, or a second
+    /// object of the name, 409.
     fn answer(&self, method: &Method, body: Value) -> (u16, Value) {
         let status = |code: u16, reason: &str| {
             (
@@ -67,10 +68,13 @@ impl Server {
         }
         let Some(object) = &self.object else {
             return match *method {
-                Method::PATCH => (201, body),
+                Method::PATCH | Method::POST => (201, body),
                 _ => status(404, "NotFound"),
             };
         };
+        if *method == Method::POST {
+            return status(409, "AlreadyExists");
+        }
         let meta = &object["metadata"];
         let version = &body["metadata"]["resourceVersion"];
         let uid = &body["preconditions"]["uid"];
@@ -142,6 +146,53 @@ async fn what_exists_unseen_is_not_written_over() {
     let nothing = Server::default();
     apply_service(&nothing, None).await.unwrap();
     assert_eq!(nothing.writes(), 1);
+}
+
+#[tokio::test]
+async fn a_job_is_made_once_and_takes_nobody_s_name() {
+    let job = |labels: Value| -> Job {
+        serde_json::from_value(
+            json!({"metadata": {"name": "reader-fetch", "namespace": "llm", "labels": labels}}),
+        )
+        .unwrap()
+    };
+    let ours = json!({names::LABEL_MANAGED_BY: FIELD_MANAGER, names::LABEL_INSTANCE: "reader"});
+    let intent = job(ours.clone());
+    let telemetry = Telemetry::new();
+    let create = async |server: &Server| {
+        let writer = Writer {
+            client: &server.client(),
+            namespace: "llm",
+            metrics: telemetry.metrics(),
+        };
+        let made = writer.create(&intent).await;
+        let methods: Vec<Method> = server
+            .writes
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(method, _)| method.clone())
+            .collect();
+        (made, methods)
+    };
+    let (made, methods) = create(&Server::default()).await;
+    made.unwrap();
+    assert_eq!(methods, [Method::POST]);
+
+    let (made, methods) = create(&Server::holding(json!(job(ours)))).await;
+    assert!(matches!(made, Err(Error::Unseen { .. })), "{made:?}");
+    assert_eq!(methods, [Method::POST]);
+
+    let (made, methods) = create(&Server::holding(json!(job(json!({}))))).await;
+    assert!(matches!(made, Err(Error::NameTaken { .. })), "{made:?}");
+    assert_eq!(methods, [Method::POST]);
+
+    // Its instance label was edited by hand: it gets it back, or no watch would show it under this model.
+    let relabelled =
+        json!({names::LABEL_MANAGED_BY: FIELD_MANAGER, names::LABEL_INSTANCE: "somebody"});
+    let (made, methods) = create(&Server::holding(json!(job(relabelled)))).await;
+    made.unwrap();
+    assert_eq!(methods, [Method::POST, Method::PATCH]);
 }
 
 /// An API server that gives up on its own conflicts, or a newer object: the next reconcile must come soon, and no event

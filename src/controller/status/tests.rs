@@ -10,7 +10,7 @@ use super::super::plan::plan;
 use super::super::progress::{Progress, State};
 use super::super::usage::Usage;
 use super::figures::share;
-use super::{Inputs, differs, events, status};
+use super::{Inputs, differs, events, status, urgent};
 use crate::crd::KimiModelStatus;
 use crate::snapshot::Snapshot;
 use crate::testing::cluster::Cluster;
@@ -127,6 +127,32 @@ fn a_first_deploy_is_unknown_until_it_is_true() {
             "{}",
             condition.type_
         );
+    }
+}
+
+#[test]
+fn what_people_wait_for_is_urgent_and_progress_is_not() {
+    let (_, serving) = deployed("Q4_K_M");
+    assert!(urgent(None, &serving));
+    let mut edited = serving.clone();
+    edited.observed_generation = serving.observed_generation.map(|at| at + 1);
+    assert!(urgent(Some(&serving), &edited));
+    let mut further = serving.clone();
+    further.progress = Some("Q4_K_M: 12% of 9 MB".to_owned());
+    assert!(!urgent(Some(&serving), &further));
+    for (kind, expected) in [
+        ("Ready", true),
+        ("Stalled", true),
+        ("Planned", false),
+        ("Reconciling", false),
+    ] {
+        let mut new = serving.clone();
+        let mut conditions = new.conditions.iter_mut();
+        let condition = conditions
+            .find(|condition| condition.type_ == kind)
+            .unwrap();
+        condition.status = "Unknown".to_owned();
+        assert_eq!(urgent(Some(&serving), &new), expected, "{kind}");
     }
 }
 
