@@ -119,7 +119,7 @@ fn talk(args: ChatArgs, runtime: &Runtime) -> anyhow::Result<ExitCode> {
         chat.session.messages.push(ChatMessage::new("user", prompt));
         return chat.answer();
     }
-    chat.read(Input::new())
+    chat.read(Input::new()?)
 }
 
 struct Chat<'r> {

@@ -7,9 +7,10 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::mpsc,
     thread,
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -232,4 +233,104 @@ fn a_server_s_refusals_are_passed_on() {
         assert!(!output.status.success(), "{words}");
         assert!(err(&output).contains(words), "{}", err(&output));
     }
+}
+
+/// `kimi chat` in a terminal that `script` makes, and what it has shown so far.
+struct Terminal {
+    child: Child,
+    shown: mpsc::Receiver<u8>,
+    text: String,
+}
+
+impl Terminal {
+    fn open(args: &str) -> Self {
+        let command = format!("{} chat {args}", env!("CARGO_BIN_EXE_kimi"));
+        let mut child = Command::new("script")
+            .args(["--quiet", "--return", "--flush", "--command", &command])
+            .arg("/dev/null")
+            .env("TERM", "xterm")
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let (sender, shown) = mpsc::channel();
+        thread::spawn(move || {
+            for byte in stdout.bytes() {
+                if byte.is_err() || sender.send(byte.unwrap()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            child,
+            shown,
+            text: String::new(),
+        }
+    }
+
+    /// Waits until `words` are shown, and forgets what came before.
+    fn wait(&mut self, words: &str) {
+        while !self.text.contains(words) {
+            match self.shown.recv_timeout(Duration::from_secs(120)) {
+                Ok(byte) => self.text.push(char::from(byte)),
+                Err(error) => panic!("{error}: no '{words}' in {:?}", self.text),
+            }
+        }
+        self.text.clear();
+    }
+
+    fn type_in(&mut self, keys: &str) {
+        let mut stdin = self.child.stdin.as_ref().unwrap();
+        stdin.write_all(keys.as_bytes()).unwrap();
+        stdin.flush().unwrap();
+    }
+}
+
+#[test]
+fn a_line_is_edited_and_comes_back_in_a_terminal() {
+    let args = format!("--model {} --temperature 0 -t 2", model().display());
+    let mut terminal = Terminal::open(&args);
+    terminal.wait("> ");
+    // A letter too many, and one that is missing at the beginning.
+    terminal.type_in("ho built the arkk\u{7f}?\u{1}W\r");
+    terminal.wait("Noah built the ark.");
+    terminal.wait("> ");
+    terminal.type_in("never sent\u{3}");
+    terminal.wait("Ctrl-D or /exit leaves");
+    terminal.wait("> ");
+    // Up: the question again.
+    terminal.type_in("\u{1b}[A\r");
+    terminal.wait("Noah built the ark.");
+    terminal.wait("> ");
+    terminal.type_in("\u{4}");
+    assert!(terminal.child.wait().unwrap().success());
+}
+
+#[test]
+fn ctrl_c_stops_an_answer_and_not_the_chat() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        request(&stream);
+        let event = "data: {\"choices\":[{\"delta\":{\"content\":\"Once\"}}]}\n\n";
+        // The rest of it never comes.
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n";
+        (&stream)
+            .write_all(format!("{head}{event}").as_bytes())
+            .unwrap();
+        // Until the client leaves.
+        _ = (&stream).read(&mut [0]);
+    });
+    let mut terminal = Terminal::open(&format!("--url {url} --name kimi"));
+    terminal.wait("> ");
+    terminal.type_in("Tell me a story\r");
+    terminal.wait("Once");
+    terminal.type_in("\u{3}");
+    terminal.wait("stopped");
+    terminal.wait("> ");
+    terminal.type_in("/exit\r");
+    assert!(terminal.child.wait().unwrap().success());
 }

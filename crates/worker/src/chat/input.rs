@@ -1,11 +1,11 @@
-//! Where the user's lines come from: a terminal, with the terminal's own line editing, or a pipe. It must
-//! not know commands.
+//! Where the user's lines come from: a terminal, with editing and a history, or a pipe. It must not know commands.
 
 use std::{
-    io::{self, BufRead, IsTerminal, Read, Write},
+    io::{self, BufRead, IsTerminal, Read},
     thread,
 };
 
+use rustyline::{Behavior, Config, DefaultEditor, error::ReadlineError};
 use tokio::{runtime::Runtime, sync::mpsc};
 
 /// Longest line taken.
@@ -19,14 +19,22 @@ pub(crate) enum Line {
     End,
 }
 
-pub(crate) struct Input {
+pub(crate) enum Input {
+    Terminal(Box<DefaultEditor>),
     /// From a thread of its own: a read cannot be given up when Ctrl-C comes.
-    lines: mpsc::Receiver<io::Result<String>>,
-    is_interactive: bool,
+    Pipe(mpsc::Receiver<io::Result<String>>),
 }
 
 impl Input {
-    pub(crate) fn new() -> Self {
+    /// A terminal where one can be typed into and prompted on; else whatever standard input is.
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        if io::stdin().is_terminal() && io::stderr().is_terminal() {
+            // Prompts must not end up in a file that answers go to.
+            let config = Config::builder().behavior(Behavior::PreferTerm).build();
+            return Ok(Self::Terminal(Box::new(DefaultEditor::with_config(
+                config,
+            )?)));
+        }
         let (sender, lines) = mpsc::channel(1);
         thread::spawn(move || {
             let mut stdin = io::stdin().lock();
@@ -37,15 +45,12 @@ impl Input {
                 }
             }
         });
-        Self {
-            lines,
-            is_interactive: io::stdin().is_terminal() && io::stderr().is_terminal(),
-        }
+        Ok(Self::Pipe(lines))
     }
 
     /// Whether somebody sits there.
     pub(crate) fn is_interactive(&self) -> bool {
-        self.is_interactive
+        matches!(self, Self::Terminal(_))
     }
 
     /// The next line, joined with those that it goes on in.
@@ -72,20 +77,26 @@ impl Input {
     }
 
     fn line(&mut self, prompt: &str, runtime: &Runtime) -> anyhow::Result<Line> {
-        if self.is_interactive {
-            let mut stderr = io::stderr().lock();
-            _ = stderr.write_all(prompt.as_bytes());
-            _ = stderr.flush();
+        match self {
+            Self::Terminal(editor) => match editor.readline(prompt) {
+                Ok(line) => {
+                    editor.add_history_entry(&line)?;
+                    Ok(Line::Text(line))
+                }
+                Err(ReadlineError::Interrupted) => Ok(Line::Interrupted),
+                Err(ReadlineError::Eof) => Ok(Line::End),
+                Err(error) => Err(error.into()),
+            },
+            Self::Pipe(lines) => runtime.block_on(async {
+                tokio::select! {
+                    line = lines.recv() => match line.transpose()? {
+                        Some(line) => Ok(Line::Text(line)),
+                        None => Ok(Line::End),
+                    },
+                    _ = tokio::signal::ctrl_c() => Ok(Line::Interrupted),
+                }
+            }),
         }
-        runtime.block_on(async {
-            tokio::select! {
-                line = self.lines.recv() => match line.transpose()? {
-                    Some(line) => Ok(Line::Text(line)),
-                    None => Ok(Line::End),
-                },
-                _ = tokio::signal::ctrl_c() => Ok(Line::Interrupted),
-            }
-        })
     }
 }
 
