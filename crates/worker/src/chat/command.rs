@@ -11,7 +11,8 @@ pub(crate) const HELP: &str = "\
 /save FILE      write the conversation as JSON
 /load FILE      go on with a saved conversation
 /exit           leave; so does Ctrl-D
-Ctrl-C stops an answer, arrows edit a line and bring earlier ones back. A line that ends in \\ goes on in the next one; // at the beginning sends a slash.";
+Ctrl-C stops an answer, arrows edit a line and bring earlier ones back.
+A line that ends in \\ goes on in the next one; // at the beginning sends a slash.";
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command {
