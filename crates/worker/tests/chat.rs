@@ -257,7 +257,7 @@ impl Terminal {
         let stdout = child.stdout.take().unwrap();
         let (sender, shown) = mpsc::channel();
         thread::spawn(move || {
-            for byte in stdout.bytes() {
+            for byte in BufReader::new(stdout).bytes() {
                 if byte.is_err() || sender.send(byte.unwrap()).is_err() {
                     return;
                 }
