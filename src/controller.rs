@@ -9,6 +9,7 @@ pub mod build;
 mod campaign;
 mod census;
 pub mod observe;
+pub mod own_writes;
 pub mod page;
 pub mod plan;
 pub mod pods;
@@ -40,6 +41,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use self::apply::Writer;
 use self::observe::Live;
+use self::own_writes::OwnWrites;
 use self::plan::Step;
 use self::progress::Poller;
 use self::publish::Publisher;
@@ -110,6 +112,7 @@ struct Context {
     telemetry: Arc<Telemetry>,
     poller: Poller,
     meter: Meter,
+    own_writes: OwnWrites,
     failures: Failures,
 }
 
@@ -182,6 +185,7 @@ pub async fn run(
         telemetry,
         poller: Poller::default(),
         meter: Meter::default(),
+        own_writes: OwnWrites::default(),
         failures: Failures::default(),
     });
     let config = Config::default()
@@ -251,6 +255,7 @@ async fn steps(guarded: &Guarded, context: &Context) -> Result<Action, Error> {
         telemetry,
         poller,
         meter,
+        own_writes,
         failures: _,
     } = context;
     let metrics = telemetry.metrics();
@@ -261,8 +266,15 @@ async fn steps(guarded: &Guarded, context: &Context) -> Result<Action, Error> {
             return Ok(Action::await_change());
         }
     };
-    let namespace = model.namespace().unwrap_or_default();
+    let (namespace, name) = (model.namespace().unwrap_or_default(), model.name_any());
     let mut live = Live::of(model, stores);
+    let shown = |kind: &str, object: &str| match kind {
+        publish::KIND => model.resource_version(),
+        _ => live.version(kind, object),
+    };
+    if let Some(wait) = own_writes.unseen((&namespace, &name), shown, Instant::now()) {
+        return Ok(Action::requeue(wait));
+    }
 
     let mut snapshot = observe::observe(client, model, &mut live, poller, metrics).await?;
     observe::measure(&mut snapshot, &live, meter).await;
@@ -273,7 +285,9 @@ async fn steps(guarded: &Guarded, context: &Context) -> Result<Action, Error> {
     let applied = Writer {
         client,
         namespace: &namespace,
+        model: &name,
         metrics,
+        own_writes,
     }
     .write(prepared, &live)
     .await;
@@ -287,7 +301,7 @@ async fn steps(guarded: &Guarded, context: &Context) -> Result<Action, Error> {
         applied: applied.as_ref(),
         previous: model.status.as_ref(),
     });
-    let later = publisher.publish(model, status).await?;
+    let later = publisher.publish(model, status, own_writes).await?;
     applied?;
     let mut again = decision.requeue.unwrap_or(RESYNC);
     if let Some(wait) = later {

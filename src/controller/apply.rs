@@ -4,6 +4,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Instant;
 
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 
 use super::build::{Applied, DeletedKind, Deletion, Prepared, Resources, Scale, Suspension};
 use super::observe::Live;
+use super::own_writes::OwnWrites;
 use crate::names::{self, FIELD_MANAGER};
 use crate::telemetry::Metrics;
 
@@ -178,7 +180,10 @@ impl Owned for PersistentVolumeClaim {
 pub struct Writer<'a> {
     pub client: &'a Client,
     pub namespace: &'a str,
+    /// The KimiModel that they are of.
+    pub model: &'a str,
     pub metrics: &'a Metrics,
+    pub own_writes: &'a OwnWrites,
 }
 
 impl Debug for Writer<'_> {
@@ -306,8 +311,9 @@ impl Writer<'_> {
         let created = self.api::<K>().create(&params, intent).await;
         self.metrics.wrote(kind, "create");
         match created {
-            Ok(_) => {
+            Ok(created) => {
                 tracing::info!(kind, name, "created");
+                self.note(None, &created);
                 Ok(())
             }
             Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
@@ -339,12 +345,13 @@ impl Writer<'_> {
             .patch(&name, &params, &Patch::Apply(&body))
             .await;
         self.metrics.wrote(K::KIND, "apply");
-        written.map_err(|source| Error::Apply {
+        let written = written.map_err(|source| Error::Apply {
             kind: K::KIND,
             name: name.clone(),
             source: Box::new(source),
         })?;
         tracing::info!(kind = K::KIND, name, "applied");
+        self.note(live, &written);
         Ok(())
     }
 
@@ -468,8 +475,9 @@ impl Writer<'_> {
             .await;
         self.metrics.wrote(K::KIND, "merge");
         match written {
-            Ok(_) => {
+            Ok(written) => {
                 tracing::info!(kind = K::KIND, name, %patch, "changed");
+                self.note(Some(live), &written);
                 Ok(())
             }
             // Gone meanwhile: there is nothing left to change.
@@ -512,6 +520,16 @@ impl Writer<'_> {
         }
     }
 
+    fn note<K: Owned>(&self, before: Option<&K>, written: &K) {
+        self.own_writes.note(
+            (self.namespace, self.model),
+            (K::KIND, &written.name_any()),
+            before.and_then(K::resource_version),
+            written.resource_version(),
+            Instant::now(),
+        );
+    }
+
     fn api<K: Owned>(&self) -> Api<K> {
         Api::namespaced(self.client.clone(), self.namespace)
     }
@@ -530,6 +548,25 @@ fn is_ready(pod: &Pod) -> bool {
     let mut conditions = conditions.unwrap_or_default().iter();
     pod.metadata.deletion_timestamp.is_none()
         && conditions.any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+impl Live {
+    /// The version that the watches show of one of the model's objects that are written.
+    #[must_use]
+    pub fn version(&self, kind: &str, name: &str) -> Option<String> {
+        fn of<K: Resource>(objects: &[Arc<K>], name: &str) -> Option<String> {
+            named(objects, name)?.resource_version()
+        }
+        match kind {
+            Job::KIND => of(&self.jobs, name),
+            Deployment::KIND => of(&self.deployments, name),
+            PersistentVolumeClaim::KIND => of(&self.claims, name),
+            PodDisruptionBudget::KIND => of(&self.budgets, name),
+            NetworkPolicy::KIND => of(&self.policies, name),
+            Service::KIND => self.service.as_ref()?.resource_version(),
+            _ => None,
+        }
+    }
 }
 
 fn named<'a, K: Resource>(objects: &'a [Arc<K>], name: &str) -> Option<&'a K> {

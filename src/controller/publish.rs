@@ -12,10 +12,14 @@ use kube::runtime::events::{Event, Recorder};
 use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
 
+use super::own_writes::OwnWrites;
 use super::status::{differs, events, urgent};
 use crate::crd::{KimiModel, KimiModelStatus, Outcome, Timings};
 use crate::names::FIELD_MANAGER;
 use crate::telemetry::Metrics;
+
+/// What is written, in metrics and among the own writes.
+pub const KIND: &str = "KimiModel";
 
 /// Between two statuses of one model that tell of progress only. A short life has a dozen, and of many lives at once
 /// they would be most of what the API server does.
@@ -84,6 +88,7 @@ impl Publisher {
         &self,
         model: &KimiModel,
         status: KimiModelStatus,
+        own_writes: &OwnWrites,
     ) -> Result<Option<Duration>, Error> {
         let Self {
             client,
@@ -103,7 +108,11 @@ impl Publisher {
         }
         measure(previous, &status, metrics);
         let (namespace, name) = (model.namespace().unwrap_or_default(), model.name_any());
-        patch(client, &namespace, &name, &json!(status), metrics).await?;
+        let written = patch(client, &namespace, &name, &json!(status), metrics).await?;
+        if written.is_some() {
+            let (model, before) = ((&*namespace, &*name), model.resource_version());
+            own_writes.note(model, (KIND, &name), before, written, Instant::now());
+        }
         pace.wrote(uid, Instant::now());
         // Only once the status stands: a write that has to be repeated would tell twice.
         self.tell(model, &events::news(previous, &status)).await;
@@ -143,7 +152,8 @@ impl Publisher {
             "observedGeneration": meta.generation,
             "conditions": [condition("Ready", "False"), condition("Stalled", "True")],
         });
-        patch(&self.client, namespace, name, &status, &self.metrics).await
+        patch(&self.client, namespace, name, &status, &self.metrics).await?;
+        Ok(())
     }
 
     async fn tell(&self, model: &KimiModel, news: &[Event]) {
@@ -158,13 +168,14 @@ impl Publisher {
     }
 }
 
+/// The version that it made, if the object is still there.
 async fn patch(
     client: &Client,
     namespace: &str,
     name: &str,
     status: &serde_json::Value,
     metrics: &Metrics,
-) -> Result<(), Error> {
+) -> Result<Option<String>, Error> {
     let api: Api<KimiModel> = Api::namespaced(client.clone(), namespace);
     let body = json!({
         "apiVersion": KimiModel::api_version(&()),
@@ -174,11 +185,11 @@ async fn patch(
     });
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let written = api.patch_status(name, &params, &Patch::Apply(&body)).await;
-    metrics.wrote("KimiModel", "status");
+    metrics.wrote(KIND, "status");
     match written {
-        Ok(_) => Ok(()),
+        Ok(written) => Ok(written.resource_version()),
         // Deleted since the watch saw it.
-        Err(kube::Error::Api(refusal)) if refusal.code == 404 => Ok(()),
+        Err(kube::Error::Api(refusal)) if refusal.code == 404 => Ok(None),
         Err(source) => Err(Error {
             name: name.to_owned(),
             source: Box::new(source),

@@ -108,7 +108,9 @@ async fn apply_service(server: &Server, live: Option<&Service>) -> Result<(), Er
     let writer = Writer {
         client: &client,
         namespace: "llm",
+        model: "reader",
         metrics: telemetry.metrics(),
+        own_writes: &OwnWrites::default(),
     };
     writer.apply(&service(None, "reader", "new"), live).await
 }
@@ -163,7 +165,9 @@ async fn a_job_is_made_once_and_takes_nobody_s_name() {
         let writer = Writer {
             client: &server.client(),
             namespace: "llm",
+            model: "reader",
             metrics: telemetry.metrics(),
+            own_writes: &OwnWrites::default(),
         };
         let made = writer.create(&intent).await;
         let methods: Vec<Method> = server
@@ -204,7 +208,9 @@ async fn a_conflict_is_tried_again() {
     let writer = Writer {
         client: &client,
         namespace: "llm",
+        model: "reader",
         metrics: telemetry.metrics(),
+        own_writes: &OwnWrites::default(),
     };
     let live = service(Some("6"), "reader", "old");
     let patch = json!({"metadata": {"resourceVersion": "6"}, "spec": {"selector": {"a": "b"}}});
@@ -316,7 +322,9 @@ async fn write(
     let writer = Writer {
         client: &client,
         namespace: "llm",
+        model: "reader",
         metrics: telemetry.metrics(),
+        own_writes: &OwnWrites::default(),
     };
     let live = Live {
         service: Some(Arc::new(seen.clone())),
