@@ -40,5 +40,5 @@ for target in header:3000000 model:400000 safetensors:3000000 tokenizer:2000000 
 done
 
 echo
-grep -hE '^(campaign:|kills survived:|[a-z, ]+ survived: |writes that did not|apply to Job:|[0-9]+ models|operator.s RSS|writes in |.* of llama.cpp.s$|storm: |fuzz )|(one GPU|bad models|deaths of the operator|least memory|helm upgrade and new engine):? ' \
+grep -hE '^(campaign:|kills survived:|[a-z, ]+ survived: |writes that did not|apply to Job:|[0-9]+ models|operator.s RSS|writes in |.* of llama.cpp.s(;.*)?$|storm: |fuzz )|(one GPU|bad models|deaths of the operator|least memory|helm upgrade and new engine):? ' \
     "$KIMI_LONG"/*.log
