@@ -204,12 +204,13 @@ async fn the_table_is_what_the_operator_asks_for() {
         ],
         ..Resources::default()
     };
+    let own_writes = OwnWrites::default();
     let writer = Writer {
         client: &client,
         namespace: "llm",
         model: "reader",
         metrics,
-        own_writes: &OwnWrites::default(),
+        own_writes: &own_writes,
     };
     writer.write(prepared, &live).await.unwrap();
 
@@ -229,7 +230,6 @@ async fn the_table_is_what_the_operator_asks_for() {
     let status: KimiModelStatus = object(json!({"conditions": [stalled]}));
     // Told twice, it is counted in the one Event.
     for _ in 0..2 {
-        let own_writes = OwnWrites::default();
         let published = publisher.publish(&model, status.clone(), &own_writes);
         published.await.unwrap();
     }

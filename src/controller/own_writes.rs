@@ -91,6 +91,7 @@ mod tests {
     use super::*;
 
     const MODEL: (&str, &str) = ("llm", "kimi");
+    const SERVICE: (&str, &str) = ("Service", "kimi");
 
     fn version(text: &str) -> Option<String> {
         Some(text.to_owned())
@@ -99,13 +100,7 @@ mod tests {
     #[test]
     fn a_view_older_than_the_own_write_waits_and_no_other() {
         let (writes, start) = (OwnWrites::default(), Instant::now());
-        writes.note(
-            MODEL,
-            ("Service", "kimi"),
-            version("7"),
-            version("8"),
-            start,
-        );
+        writes.note(MODEL, SERVICE, version("7"), version("8"), start);
         let old = |_: &str, _: &str| version("7");
         assert_eq!(writes.unseen(MODEL, old, start), Some(PATIENCE));
         assert_eq!(writes.unseen(("llm", "other"), old, start), None);
@@ -136,28 +131,10 @@ mod tests {
     #[test]
     fn a_write_that_changed_nothing_is_not_waited_for_and_the_last_one_counts() {
         let (writes, start) = (OwnWrites::default(), Instant::now());
-        writes.note(
-            MODEL,
-            ("Service", "kimi"),
-            version("7"),
-            version("7"),
-            start,
-        );
+        writes.note(MODEL, SERVICE, version("7"), version("7"), start);
         assert_eq!(writes.unseen(MODEL, |_, _| version("7"), start), None);
-        writes.note(
-            MODEL,
-            ("Service", "kimi"),
-            version("7"),
-            version("8"),
-            start,
-        );
-        writes.note(
-            MODEL,
-            ("Service", "kimi"),
-            version("8"),
-            version("9"),
-            start,
-        );
+        writes.note(MODEL, SERVICE, version("7"), version("8"), start);
+        writes.note(MODEL, SERVICE, version("8"), version("9"), start);
         assert!(writes.unseen(MODEL, |_, _| version("8"), start).is_some());
         assert_eq!(writes.unseen(MODEL, |_, _| version("9"), start), None);
     }

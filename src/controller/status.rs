@@ -146,12 +146,12 @@ pub fn differs(old: Option<&KimiModelStatus>, new: &KimiModelStatus) -> bool {
 /// progress, which bears a second's delay.
 #[must_use]
 pub fn urgent(old: Option<&KimiModelStatus>, new: &KimiModelStatus) -> bool {
-    let word = |status: &KimiModelStatus, kind: &str| {
-        let condition = status.conditions.iter().find(|c| c.type_ == kind);
-        condition.map(|condition| condition.status.clone())
-    };
     old.is_none_or(|old| {
-        let changed = |kind| word(old, kind) != word(new, kind);
+        let changed = |kind| {
+            let [before, now] =
+                [old, new].map(|status| events::condition(kind, status).map(|c| &c.status));
+            before != now
+        };
         old.observed_generation != new.observed_generation || changed("Ready") || changed("Stalled")
     })
 }

@@ -78,7 +78,7 @@ fn turned_true<'a>(
         .map(|condition| condition.message.as_str())
 }
 
-fn condition<'a>(
+pub(super) fn condition<'a>(
     kind: &str,
     status: &'a KimiModelStatus,
 ) -> Option<&'a k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
