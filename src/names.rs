@@ -44,6 +44,9 @@ pub const ANNOTATION_SWITCH: &str = "kimioperator.dev/last-switch";
 /// On the Service: what its selector leads to, `crate::snapshot::Selected` as JSON, so that a switch is written down in
 /// full whatever is known of Deployments at that moment.
 pub const ANNOTATION_SELECTED: &str = "kimioperator.dev/selected";
+/// On a Deployment that was stopped: when none of its pods was ready any more, RFC 3339. Until then the Service led to
+/// them: without a ready endpoint it leads to those that end and still answer.
+pub const ANNOTATION_DARK_AT: &str = "kimioperator.dev/dark-at";
 /// On a Deployment that was stopped: when its last pod was gone, RFC 3339.
 pub const ANNOTATION_EMPTIED_AT: &str = "kimioperator.dev/emptied-at";
 /// On the Service: the target that was last rolled back, `crate::snapshot::GivenUp` as JSON, so that the same spec is

@@ -218,6 +218,8 @@ pub struct Workload {
     pub replicas: i32,
     /// The stopped-at annotation.
     pub stopped_at: Option<Timestamp>,
+    /// The dark-at annotation.
+    pub dark_at: Option<Timestamp>,
     /// The emptied-at annotation.
     pub emptied_at: Option<Timestamp>,
     pub deleting: bool,
@@ -301,7 +303,7 @@ pub struct GivenUp {
     /// Why, as a condition's reason and in words.
     pub reason: String,
     pub message: String,
-    /// When the old server had been stopped for it; absent once the old one answers again.
+    /// Since when the old server, stopped for it, had not answered; absent once it answers again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dark_since: Option<Timestamp>,
 }
@@ -381,6 +383,14 @@ impl Workload {
             .iter()
             .filter(|pod| pod.ready && !pod.terminating)
             .count()
+    }
+
+    /// Since when nothing of a stopped server has answered: since it was stopped, where nobody saw its pods end.
+    #[must_use]
+    pub fn dark_since(&self) -> Option<Timestamp> {
+        self.dark_at
+            .or(self.stopped_at)
+            .filter(|_| self.replicas == 0)
     }
 }
 

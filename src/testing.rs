@@ -180,6 +180,7 @@ pub(crate) fn workload(id: &str, quant: &str, ready: bool) -> Workload {
         on_given_volume: false,
         replicas: 1,
         stopped_at: None,
+        dark_at: None,
         emptied_at: None,
         deleting: false,
         created: epoch(),

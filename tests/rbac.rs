@@ -185,6 +185,7 @@ async fn the_table_is_what_the_operator_asks_for() {
             deployment: "old".to_owned(),
             replicas: 0,
             stopped_at: Some(jiff::Timestamp::UNIX_EPOCH),
+            dark_at: Some(jiff::Timestamp::UNIX_EPOCH),
             emptied_at: Some(jiff::Timestamp::UNIX_EPOCH),
             inputs: None,
         }],

@@ -136,6 +136,8 @@ async fn on_one_gpu_the_outage_is_the_load_and_a_bad_model_brings_the_old_back()
     let limits = &requests["containers"][0]["resources"]["limits"];
     ensure!(limits["nvidia.com/gpu"] == "1", "{limits}");
 
+    let address = scene.cluster.address(&scene.namespace, NAME).await?;
+    let load = Load::start(&address, QUESTION, &[Mode::Fresh]);
     let model = edit(
         &scene,
         json!({"quant": "Q8_0"}),
@@ -143,10 +145,14 @@ async fn on_one_gpu_the_outage_is_the_load_and_a_bad_model_brings_the_old_back()
         serves("Q8_0"),
     )
     .await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let tally = load.stop().await;
+    let gap = tally.longest_gap.as_secs_f64();
     let status = &model["status"];
     let outage = status["lastSwitch"]["outageSeconds"].as_i64().unwrap_or(0);
     println!(
-        "one GPU: outage {outage} s, of which the new server's start and self-test took {} s",
+        "one GPU: {gap:.1} s between two answers, an outage of {outage} s by the operator's account; the new server's start \
+         and self-test took {} s",
         status["timings"]["loadSeconds"]
     );
     ensure!(
@@ -154,7 +160,6 @@ async fn on_one_gpu_the_outage_is_the_load_and_a_bad_model_brings_the_old_back()
         "two servers had the one GPU: {}",
         status["lastSwitch"]
     );
-    let address = scene.cluster.address(&scene.namespace, NAME).await?;
     let answer = ask(&address, QUESTION, Mode::Fresh).await?;
     ensure!(answer.weights.starts_with("Q8_0-"), "{}", answer.weights);
 

@@ -431,14 +431,17 @@ impl Writer<'_> {
             deployment,
             replicas,
             stopped_at,
+            dark_at,
             emptied_at,
             inputs,
         } = scale;
         let stopped_at = stopped_at.map(|time| time.to_string());
+        let dark_at = dark_at.map(|time| time.to_string());
         let emptied_at = emptied_at.map(|time| time.to_string());
         let mut patch = json!({
             "metadata": {"annotations": {
                 names::ANNOTATION_STOPPED_AT: stopped_at,
+                names::ANNOTATION_DARK_AT: dark_at,
                 names::ANNOTATION_EMPTIED_AT: emptied_at,
             }},
             "spec": {"replicas": replicas},

@@ -93,8 +93,10 @@ pub struct Resources<Stage> {
 pub struct Scale {
     pub deployment: String,
     pub replicas: i32,
-    /// Set with replicas 0 on the one-slot path, and when its last pod was gone; `None` removes the annotation.
+    /// Set with replicas 0 on the one-slot path, when no pod of it was ready any more, and when the last was gone; `None`
+    /// removes the annotation.
     pub stopped_at: Option<Timestamp>,
+    pub dark_at: Option<Timestamp>,
     pub emptied_at: Option<Timestamp>,
     /// The inputs annotation, where it is to be written on a Deployment that is not rendered.
     pub inputs: Option<String>,
@@ -245,6 +247,7 @@ fn restore(snapshot: &Snapshot, resources: &mut Resources<Prepared>) {
         deployment: active.name.clone(),
         replicas: snapshot.spec.serving.replicas.clamp(1, 1000),
         stopped_at: None,
+        dark_at: None,
         emptied_at: None,
         inputs: None,
     });
@@ -289,7 +292,6 @@ fn runs_target(step: &Step) -> bool {
         Step::Start
         | Step::WaitReady
         | Step::StopOld
-        | Step::NoteEmpty
         | Step::Flip { .. }
         | Step::SettleEndpoints
         | Step::DrainOld
@@ -322,6 +324,7 @@ fn scales(
         deployment: deployment.to_owned(),
         replicas,
         stopped_at,
+        dark_at: None,
         emptied_at: None,
         inputs: None,
     };
@@ -358,12 +361,6 @@ fn scales(
     let Some(active) = other else {
         return scales;
     };
-    if decision.step == Step::NoteEmpty {
-        scales.push(Scale {
-            emptied_at: Some(snapshot.now),
-            ..scale(&active.name, 0, active.stopped_at)
-        });
-    }
     let wanted = match decision.step {
         Step::StopOld | Step::Free => 0,
         // The refusal is about the replicas.
@@ -378,6 +375,17 @@ fn scales(
         let stops = matches!(decision.step, Step::StopOld | Step::Free);
         let stopped_at = stops.then_some(snapshot.now);
         scales.push(scale(&active.name, wanted, stopped_at));
+    } else if active.replicas == 0 && active.stopped_at.is_some() {
+        let ended = |is: bool, noted: Option<Timestamp>| noted.or(is.then_some(snapshot.now));
+        let dark_at = ended(!active.pods.iter().any(|pod| pod.ready), active.dark_at);
+        let emptied_at = ended(active.pods.is_empty(), active.emptied_at);
+        if (dark_at, emptied_at) != (active.dark_at, active.emptied_at) {
+            scales.push(Scale {
+                dark_at,
+                emptied_at,
+                ..scale(&active.name, 0, active.stopped_at)
+            });
+        }
     }
     scales
 }

@@ -427,6 +427,7 @@ fn observe_workload(deployment: &Deployment, live: &Live, now: Timestamp) -> Opt
             .unwrap_or(1),
         stopped_at: annotation(meta, names::ANNOTATION_STOPPED_AT)
             .and_then(|time| time.parse().ok()),
+        dark_at: annotation(meta, names::ANNOTATION_DARK_AT).and_then(|time| time.parse().ok()),
         emptied_at: annotation(meta, names::ANNOTATION_EMPTIED_AT)
             .and_then(|time| time.parse().ok()),
         deleting: meta.deletion_timestamp.is_some(),

@@ -57,8 +57,6 @@ pub enum Step {
     WaitReady,
     /// One slot: stop the active Deployment, because the target's pod finds no room beside it.
     StopOld,
-    /// One slot: write down that the last pod of the stopped server is gone, which its successor's pod still waits for.
-    NoteEmpty,
     /// Write down why the target cannot take over, remove its Deployment, and start the old server if it was stopped.
     GiveUp {
         record: GivenUp,

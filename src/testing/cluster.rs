@@ -390,7 +390,11 @@ impl Cluster {
             );
         }
         // What a merge patch wrote is not an apply's to remove.
-        for key in [names::ANNOTATION_STOPPED_AT, names::ANNOTATION_EMPTIED_AT] {
+        for key in [
+            names::ANNOTATION_STOPPED_AT,
+            names::ANNOTATION_DARK_AT,
+            names::ANNOTATION_EMPTIED_AT,
+        ] {
             let written = meta
                 .and_then(|meta| meta.annotations.as_ref())
                 .and_then(|all| all.get(key));
@@ -411,14 +415,16 @@ impl Cluster {
         let deployment = self.deployments.get_mut(&scale.deployment).unwrap();
         deployment.spec.as_mut().unwrap().replicas = Some(scale.replicas);
         let annotations = deployment.metadata.annotations.get_or_insert_default();
-        match scale.stopped_at {
-            Some(at) => annotations.insert(names::ANNOTATION_STOPPED_AT.to_owned(), at.to_string()),
-            None => annotations.remove(names::ANNOTATION_STOPPED_AT),
-        };
-        match scale.emptied_at {
-            Some(at) => annotations.insert(names::ANNOTATION_EMPTIED_AT.to_owned(), at.to_string()),
-            None => annotations.remove(names::ANNOTATION_EMPTIED_AT),
-        };
+        for (key, at) in [
+            (names::ANNOTATION_STOPPED_AT, scale.stopped_at),
+            (names::ANNOTATION_DARK_AT, scale.dark_at),
+            (names::ANNOTATION_EMPTIED_AT, scale.emptied_at),
+        ] {
+            match at {
+                Some(at) => annotations.insert(key.to_owned(), at.to_string()),
+                None => annotations.remove(key),
+            };
+        }
         if let Some(inputs) = &scale.inputs {
             annotations.insert(names::ANNOTATION_INPUTS.to_owned(), inputs.clone());
         }

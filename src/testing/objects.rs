@@ -104,10 +104,9 @@ pub(super) fn is_ready(pod: &Pod) -> bool {
         .as_ref()
         .and_then(|status| status.conditions.as_deref())
         .unwrap_or_default();
-    let ready = conditions
+    conditions
         .iter()
-        .any(|c| c.type_ == "Ready" && c.status == "True");
-    ready && pod.metadata.deletion_timestamp.is_none()
+        .any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 /// Memory requested, bytes; only servers count.

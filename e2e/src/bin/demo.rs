@@ -71,7 +71,7 @@ async fn main() -> Result<()> {
     for failure in tally.failures.iter().take(3) {
         println!("  {failure}");
     }
-    on_one_gpu(&cluster).await?;
+    on_one_gpu(&cluster, &address).await?;
     cluster
         .delete_namespace(NAMESPACE)
         .await
@@ -85,8 +85,8 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// The edit again with a GPU that only one server can have: the old one has to end first.
-async fn on_one_gpu(cluster: &Cluster) -> Result<()> {
+/// The edit again with a GPU that only one server can have: the old one has to end first. It answers until it does.
+async fn on_one_gpu(cluster: &Cluster, address: &str) -> Result<()> {
     println!(
         "\n== the Node advertises one GPU; kubectl edit: hardware CPU -> T4, cpuFallback Allow"
     );
@@ -98,17 +98,24 @@ async fn on_one_gpu(cluster: &Cluster) -> Result<()> {
     let change = json!({"hardware": "T4", "serving": {"cpuFallback": "Allow"}});
     cluster.edit(NAMESPACE, NAME, &change).await?;
     follow(cluster, start).await?;
-    println!("== kubectl edit: quant Q8_0 -> Q4_K_M, with room for one server");
+    println!(
+        "== kubectl edit: quant Q8_0 -> Q4_K_M, with room for one server, while a client keeps asking"
+    );
+    let load = Load::start(address, QUESTION, &[Mode::Fresh]);
     let start = Instant::now();
     cluster
         .edit(NAMESPACE, NAME, &json!({"quant": "Q4_K_M"}))
         .await?;
     let model = follow(cluster, start).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let tally = load.stop().await;
     let status = &model["status"];
     println!(
-        "one GPU: outage {} s, of which the new server's start and self-test took {} s; before that the old one ended its \
-         streams",
-        status["lastSwitch"]["outageSeconds"], status["timings"]["loadSeconds"]
+        "one GPU: {:.1} s between two answers, an outage of {} s by the operator's account; the new server's start and \
+         self-test took {} s",
+        tally.longest_gap.as_secs_f64(),
+        status["lastSwitch"]["outageSeconds"],
+        status["timings"]["loadSeconds"]
     );
     gpu.withdraw().await
 }

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{DeletedKind, Deletion, Prepared, Resources, Settings, build, guards};
@@ -11,7 +12,7 @@ use crate::controller::assess::{Assessment, Target, assess};
 use crate::controller::plan::{Decision, Reason, Step};
 use crate::crd::{HistoryEntry, Outcome};
 use crate::names;
-use crate::snapshot::{Claim, JobKind, JobPhase, JobState, Snapshot};
+use crate::snapshot::{Claim, JobKind, JobPhase, JobState, ServiceState, Snapshot, Workload};
 use crate::testing::{self, MINIMAL};
 
 /// Every field that reaches an object, none at its default.
@@ -435,4 +436,49 @@ fn an_existing_claim_is_not_resized() {
         claim.metadata.labels.as_ref().unwrap()[names::LABEL_SOURCE],
         "earlier"
     );
+}
+
+/// What the pods of a stopped server do is written on its Deployment once, when it is seen.
+#[test]
+fn the_end_of_a_stopped_server_is_dated() {
+    let noted = |change: fn(&mut Workload)| {
+        let mut snapshot = inspected(MINIMAL);
+        let target = testing::assessed(&snapshot).target.unwrap();
+        let mut old = testing::workload("0ld", "Q5_0", true);
+        (old.replicas, old.stopped_at) = (0, Some(testing::epoch()));
+        change(&mut old);
+        snapshot.workloads = vec![testing::workload(&target.workload, "Q4_K_M", false), old];
+        snapshot.service = Some(ServiceState {
+            selected: Some("0ld".to_owned()),
+            foreign_endpoints: 0,
+            leads_to: None,
+            last_switch: None,
+            history: Vec::new(),
+            given_up: None,
+        });
+        let assessment = testing::assessed(&snapshot);
+        let waits = decision(Step::WaitReady);
+        let scales = build(&testing::settings(), &assessment, &waits, &snapshot)
+            .unwrap()
+            .scales;
+        let scale = scales
+            .into_iter()
+            .find(|scale| scale.deployment.ends_with("0ld"));
+        scale.map(|scale| {
+            assert_eq!(
+                (scale.replicas, scale.stopped_at),
+                (0, Some(testing::epoch()))
+            );
+            let new = |at: Option<Timestamp>| at == Some(snapshot.now);
+            (new(scale.dark_at), new(scale.emptied_at))
+        })
+    };
+    assert_eq!(noted(|_| ()), None);
+    assert_eq!(noted(|old| old.pods[0].ready = false), Some((true, false)));
+    let seen = |old: &mut Workload| {
+        old.pods[0].ready = false;
+        old.dark_at = Some(testing::epoch());
+    };
+    assert_eq!(noted(seen), None);
+    assert_eq!(noted(|old| old.pods.clear()), Some((true, true)));
 }

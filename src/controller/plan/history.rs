@@ -92,10 +92,10 @@ fn entry(
         let older = last.is_some_and(|last| age(last) >= SignedDuration::from_secs(1));
         !adopted && !older && !claim.given
     });
-    let stopped_at = snapshot
+    let dark_since = snapshot
         .active()
-        .filter(|old| old.id != target.workload && old.replicas == 0)
-        .and_then(|old| old.stopped_at);
+        .filter(|old| old.id != target.workload && !old.pods.iter().any(|pod| pod.ready))
+        .and_then(Workload::dark_since);
     HistoryEntry {
         time: snapshot.now,
         from,
@@ -107,6 +107,6 @@ fn entry(
         } else {
             0
         },
-        outage_seconds: stopped_at.map_or(0, |at| snapshot.now.duration_since(at).as_secs().max(0)),
+        outage_seconds: dark_since.map_or(0, |at| snapshot.now.duration_since(at).as_secs().max(0)),
     }
 }

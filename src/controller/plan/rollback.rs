@@ -182,7 +182,7 @@ fn limits(model: &ValidModel, target: &Target, workload: &Workload, old: &Worklo
     };
     let stopped = old.replicas == 0;
     let mut limits = Vec::new();
-    if let (true, Some(since), Some(max)) = (stopped, old.stopped_at, model.max_outage) {
+    if let (true, Some(since), Some(max)) = (stopped, old.dark_at, model.max_outage) {
         let message = format!(
             "{} was stopped to make room and nothing has answered for rollout.maxOutageSeconds, {max} s",
             old.quant
@@ -234,7 +234,6 @@ fn decision(target: &Target, snapshot: &Snapshot, old: &Workload, why: Why<Strin
         "{quant} is given up ({reason}): {message}; {} goes on",
         old.quant
     );
-    let dark_since = old.stopped_at.filter(|_| old.replicas == 0);
     let entry = history::rolled_back(target, snapshot, old, reason.clone());
     let record = GivenUp {
         at: snapshot.now,
@@ -245,7 +244,7 @@ fn decision(target: &Target, snapshot: &Snapshot, old: &Workload, why: Why<Strin
         quant: quant.clone(),
         reason,
         message,
-        dark_since,
+        dark_since: old.dark_since(),
     };
     Decision::new(Step::GiveUp { record, entry }, Reason::RolledBack, said)
 }

@@ -130,12 +130,7 @@ fn no_room(
                 "the server with {} ends its streams to make room",
                 old.quant
             );
-            let step = if old.pods.is_empty() && old.emptied_at.is_none() {
-                Step::NoteEmpty
-            } else {
-                Step::WaitReady
-            };
-            Decision::new(step, Reason::MakingRoom, message)
+            Decision::new(Step::WaitReady, Reason::MakingRoom, message)
         }
         Some(old) if frees_room(model, target, blocked, old) => {
             let message = format!(

@@ -534,7 +534,20 @@ fn the_endpoint() {
         s.workloads[1].stopped_at = Some(at(s, SignedDuration::from_secs(42)));
     };
     let decision = check(switching(true), stopped, "Flip", "Switching");
+    assert!(matches!(decision.step, Step::Flip { entry } if entry.outage_seconds == 0));
+    // What was stopped answers until its pods end.
+    let ended = |s: &mut Snapshot| {
+        stopped(s);
+        s.workloads[1].pods[0].ready = false;
+    };
+    let decision = check(switching(true), ended, "Flip", "Switching");
     assert!(matches!(decision.step, Step::Flip { entry } if entry.outage_seconds == 42));
+    let seen_to_end = |s: &mut Snapshot| {
+        ended(s);
+        s.workloads[1].dark_at = Some(at(s, SignedDuration::from_secs(37)));
+    };
+    let decision = check(switching(true), seen_to_end, "Flip", "Switching");
+    assert!(matches!(decision.step, Step::Flip { entry } if entry.outage_seconds == 37));
     // Kubernetes is given time to hear of the readiness before it hears of the selector, where something answers.
     let ready_for = |millis: i64| {
         move |s: &mut Snapshot| {

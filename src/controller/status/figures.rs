@@ -174,7 +174,7 @@ fn step(inputs: Inputs<'_>, artifact: Option<&ArtifactStatus>) -> String {
         (Step::Free, _) => "freeing storage",
         (Step::MarkVerified, _) => "verified",
         (Step::Start | Step::WaitReady, _) => "loading",
-        (Step::StopOld | Step::NoteEmpty, _) => "making room",
+        (Step::StopOld, _) => "making room",
         (Step::GiveUp { .. } | Step::RolledBack, _) => "rolled back",
         (Step::Flip { .. } | Step::SettleEndpoints, _) => "switching",
         (Step::DrainOld, _) => "draining the old server",

@@ -327,10 +327,12 @@ impl Cluster {
                 .all(|(key, value)| label(&pod.metadata, key) == Some(value))
                 && is_ready(pod)
         };
+        let terminates = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
         let endpoints = self.pods.values().filter(selected).map(|pod| Endpoint {
             conditions: Some(EndpointConditions {
-                ready: Some(true),
-                ..EndpointConditions::default()
+                ready: Some(!terminates(pod)),
+                serving: Some(true),
+                terminating: Some(terminates(pod)),
             }),
             target_ref: Some(ObjectReference {
                 kind: Some("Pod".to_owned()),

@@ -80,7 +80,8 @@ fn an_outage_ends_in_a_rollback() {
     let stopped = |ago: i64| {
         move |s: &mut Snapshot| {
             s.workloads[1].replicas = 0;
-            s.workloads[1].stopped_at = Some(at(s, SignedDuration::from_secs(ago)));
+            s.workloads[1].stopped_at = Some(at(s, SignedDuration::from_secs(ago + 60)));
+            s.workloads[1].dark_at = Some(at(s, SignedDuration::from_secs(ago)));
             s.workloads[1].pods.clear();
             s.spec.rollout.max_outage_seconds = Some(300);
         }
@@ -131,7 +132,7 @@ fn an_outage_ends_in_a_rollback() {
             s.workloads[1].emptied_at = emptied.map(|ago| at(s, SignedDuration::from_secs(ago)));
         }
     };
-    check(switching(false), gone(None), "NoteEmpty", "MakingRoom");
+    check(switching(false), gone(None), "WaitReady", "MakingRoom");
     check(switching(false), gone(Some(59)), "WaitReady", "MakingRoom");
     check(switching(false), gone(Some(60)), "GiveUp", "RolledBack");
 }
