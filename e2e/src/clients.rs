@@ -15,6 +15,10 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+/// Longest wait for a connection. A Service leads to a server at once or nowhere; TCP's own patience, of one second, then
+/// two, then four, would blur when it came back.
+const CONNECT: Duration = Duration::from_millis(500);
+
 /// How a client uses its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -139,7 +143,8 @@ pub async fn ask(address: &str, question: &str, mode: Mode) -> Result<Answer> {
 }
 
 async fn connect(address: &str) -> Result<SendRequest<Full<Bytes>>> {
-    let stream = TcpStream::connect(address).await.context("connecting")?;
+    let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address));
+    let stream = stream.await.context("connecting")?.context("connecting")?;
     stream.set_nodelay(true)?;
     let (sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
