@@ -13,11 +13,13 @@ pub enum Isa {
     Avx512,
     /// AVX-512 VNNI, which multiplies bytes and adds 32-bit numbers in one step, on top of [`Isa::Avx512`].
     Vnni,
+    /// AMX with tiles of bytes, which multiplies 16 rows with 16 tokens over 64 values in one step, on top of [`Isa::Vnni`].
+    Amx,
 }
 
 impl Isa {
     /// Every instruction set, slowest first.
-    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Vnni];
+    pub const ALL: [Isa; 5] = [Isa::Scalar, Isa::Avx2, Isa::Avx512, Isa::Vnni, Isa::Amx];
 
     /// True when the running CPU (and operating system) can execute it.
     pub fn available(self) -> bool {
@@ -36,11 +38,53 @@ fn detect() -> Isa {
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512vl");
     match (avx2, avx512) {
-        (true, true) if is_x86_feature_detected!("avx512vnni") => Isa::Vnni,
+        (true, true) if is_x86_feature_detected!("avx512vnni") => {
+            if has_tiles() {
+                Isa::Amx
+            } else {
+                Isa::Vnni
+            }
+        }
         (true, true) => Isa::Avx512,
         (true, false) => Isa::Avx2,
         (false, _) => Isa::Scalar,
     }
+}
+
+/// Whether there are tiles, and the system lets this process have them: their 8 KiB are saved with a thread only where
+/// that was asked for.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn has_tiles() -> bool {
+    use std::arch::{asm, x86_64::__cpuid_count};
+    const AMX_TILE: u32 = 1 << 24;
+    const AMX_INT8: u32 = 1 << 25;
+    const ARCH_PRCTL: u64 = 158;
+    const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
+    const XFEATURE_XTILEDATA: u64 = 18;
+    let wanted = AMX_TILE | AMX_INT8;
+    if __cpuid_count(7, 0).edx & wanted != wanted {
+        return false;
+    }
+    let result: i64;
+    // SAFETY: arch_prctl(ARCH_REQ_XCOMP_PERM, feature) reads and writes no memory of ours; where the kernel does not know
+    // it, it returns an error. The instruction overwrites rcx and r11.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") ARCH_PRCTL => result,
+            in("rdi") ARCH_REQ_XCOMP_PERM,
+            in("rsi") XFEATURE_XTILEDATA,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    result == 0
+}
+
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+fn has_tiles() -> bool {
+    false
 }
 
 #[cfg(not(target_arch = "x86_64"))]

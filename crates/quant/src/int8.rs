@@ -5,6 +5,8 @@
 //! added in one order.
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod paths;
@@ -12,6 +14,9 @@ pub(crate) mod paths;
 pub(crate) mod strip;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vnni;
+
+#[cfg(target_arch = "x86_64")]
+use std::sync::OnceLock;
 
 use crate::block::dot_f32;
 
@@ -93,6 +98,9 @@ pub struct Int8 {
 pub struct Activations {
     tiles: Vec<Tile>,
     tokens: usize,
+    /// The same, made by the first product that wants it.
+    #[cfg(target_arch = "x86_64")]
+    turned: OnceLock<amx::Tokens>,
 }
 
 impl Activations {
@@ -107,14 +115,22 @@ impl Activations {
             tiles.push(Tile::quantize(grain, &rows));
             rows = rest;
         }
-        Activations { tiles, tokens }
+        Activations::new(tiles, tokens)
     }
 
     /// Puts tokens together that were quantized apart, in the order of the parts.
     pub fn join(parts: Vec<Activations>) -> Activations {
+        let tokens = parts.iter().map(Activations::tokens).sum();
+        let tiles = parts.into_iter().flat_map(|part| part.tiles).collect();
+        Activations::new(tiles, tokens)
+    }
+
+    fn new(tiles: Vec<Tile>, tokens: usize) -> Activations {
         Activations {
-            tokens: parts.iter().map(Activations::tokens).sum(),
-            tiles: parts.into_iter().flat_map(|part| part.tiles).collect(),
+            tiles,
+            tokens,
+            #[cfg(target_arch = "x86_64")]
+            turned: OnceLock::new(),
         }
     }
 

@@ -4,6 +4,8 @@
 use gguf::Dtype;
 
 use crate::cpu::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::int8::paths::Products;
 use crate::int8::{Int8, Multiply};
 use crate::{
     bf16, f16, f32, iq1_kt, iq1_m, iq1_s, iq2_k, iq2_kl, iq2_ks, iq2_kt, iq2_s, iq2_xs, iq2_xxs,
@@ -34,23 +36,19 @@ pub struct Kernels {
 /// Encodes whole blocks.
 pub(crate) type Encoder = fn(&[f32]) -> Vec<u8>;
 
-/// A type's kernels, one per instruction set that has its own.
+/// A type's kernels, one per instruction set that has its own, in the order of [`Isa::ALL`].
 #[derive(Debug)]
 pub(crate) struct Ladder {
-    scalar: Kernels,
-    avx2: Option<Kernels>,
-    avx512: Option<Kernels>,
-    vnni: Option<Kernels>,
+    paths: [Option<Kernels>; Isa::ALL.len()],
     encode: Option<Encoder>,
 }
 
 impl Ladder {
     pub(crate) const fn new(scalar: Kernels) -> Ladder {
+        let mut paths = [None; Isa::ALL.len()];
+        paths[Isa::Scalar as usize] = Some(scalar);
         Ladder {
-            scalar,
-            avx2: None,
-            avx512: None,
-            vnni: None,
+            paths,
             encode: None,
         }
     }
@@ -64,59 +62,46 @@ impl Ladder {
     /// Adds a dot product that runs only where `isa` is available.
     #[cfg(target_arch = "x86_64")]
     pub(crate) const fn with(mut self, isa: Isa, dot: fn(&[u8], &[f32]) -> f32) -> Ladder {
-        let kernels = Some(Kernels {
-            isa,
-            dot,
-            int8: None,
-            ..self.scalar
-        });
-        match isa {
-            Isa::Scalar => {}
-            Isa::Avx2 => self.avx2 = kernels,
-            Isa::Avx512 => self.avx512 = kernels,
-            Isa::Vnni => self.vnni = kernels,
+        if let Some(scalar) = self.paths[Isa::Scalar as usize] {
+            self.paths[isa as usize] = Some(Kernels {
+                isa,
+                dot,
+                int8: None,
+                ..scalar
+            });
         }
         self
     }
 
-    /// Adds an int8 product that runs where `isa` is available: on its path and on those above it. Beside AVX-512 VNNI's,
-    /// which no dot product needs, stands the fastest dot product so far.
+    /// Adds the int8 products of every instruction set that has loops.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) const fn int8(mut self, isa: Isa, multiply: Multiply) -> Ladder {
-        let int8 = Int8::of(self.scalar.dtype.block_values(), multiply);
-        match isa {
-            Isa::Scalar => self.scalar.int8 = int8,
-            Isa::Avx2 => {
-                if let Some(kernels) = &mut self.avx2 {
-                    kernels.int8 = int8;
-                }
-                if let Some(kernels) = &mut self.avx512 {
-                    kernels.int8 = int8;
-                }
+    pub(crate) const fn products(self, products: Products) -> Ladder {
+        self.int8(Isa::Avx2, products.avx2)
+            .int8(Isa::Vnni, products.vnni)
+            .int8(Isa::Amx, products.amx)
+    }
+
+    /// Adds an int8 product that runs where `isa` is available: on its path and on those above it. Where `isa` has no dot
+    /// product of its own, the fastest one so far stands beside it.
+    #[cfg(target_arch = "x86_64")]
+    const fn int8(mut self, isa: Isa, multiply: Multiply) -> Ladder {
+        let mut path = isa as usize;
+        let mut below = path;
+        while self.paths[below].is_none() {
+            below -= 1;
+        }
+        self.paths[path] = self.paths[below];
+        while path < self.paths.len() {
+            if let Some(kernels) = &mut self.paths[path] {
+                kernels.int8 = Int8::of(kernels.dtype.block_values(), multiply);
             }
-            Isa::Avx512 => {
-                if let Some(kernels) = &mut self.avx512 {
-                    kernels.int8 = int8;
-                }
-            }
-            Isa::Vnni => {
-                let below = match (self.avx512, self.avx2) {
-                    (Some(kernels), _) | (None, Some(kernels)) => kernels,
-                    (None, None) => self.scalar,
-                };
-                self.vnni = Some(Kernels { int8, ..below });
-            }
+            path += 1;
         }
         self
     }
 
     fn on(&self, isa: Isa) -> Option<&Kernels> {
-        match isa {
-            Isa::Scalar => Some(&self.scalar),
-            Isa::Avx2 => self.avx2.as_ref(),
-            Isa::Avx512 => self.avx512.as_ref(),
-            Isa::Vnni => self.vnni.as_ref(),
-        }
+        self.paths[isa as usize].as_ref()
     }
 }
 

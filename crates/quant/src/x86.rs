@@ -36,6 +36,16 @@ pub(crate) mod avx2 {
         unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
     }
 
+    /// The 32 bytes of a vector.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(crate) fn to_bytes(v: __m256i) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        // SAFETY: the array has the 32 bytes written; the store needs no alignment.
+        unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), v) };
+        bytes
+    }
+
     /// 16 numbers of 16 bits.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -218,6 +228,74 @@ pub(crate) mod avx512 {
         // SAFETY: the array has the 64 bytes written; the store needs no alignment.
         unsafe { _mm512_storeu_ps(array.as_mut_ptr(), v) };
         array
+    }
+
+    /// Sixteen numbers.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    pub(crate) fn numbers(x: &[i32; 16]) -> __m512i {
+        // SAFETY: the array has the 64 bytes read; the load needs no alignment.
+        unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
+    }
+
+    /// 64 bytes.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    pub(crate) fn bytes64(bytes: &[u8; 64]) -> __m512i {
+        // SAFETY: the array has the 64 bytes read; the load needs no alignment.
+        unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+    }
+
+    /// The 64 bytes of a vector.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    pub(crate) fn to_bytes(v: __m512i) -> [u8; 64] {
+        let mut bytes = [0; 64];
+        // SAFETY: the array has the 64 bytes written; the store needs no alignment.
+        unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), v) };
+        bytes
+    }
+
+    /// The sixteen 32-bit numbers of each row, as the first of all rows, the second of all rows, and so on.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    pub(crate) fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
+        // In each quarter of a vector: two numbers of two rows, then one of four rows.
+        let twos = each!(16, |at| {
+            let (a, b) = (rows[at / 2 * 2], rows[at / 2 * 2 + 1]);
+            if at.is_multiple_of(2) {
+                _mm512_unpacklo_epi32(a, b)
+            } else {
+                _mm512_unpackhi_epi32(a, b)
+            }
+        });
+        let fours = each!(16, |at| {
+            let first = at / 4 * 4 + at % 4 / 2;
+            let (a, b) = (twos[first], twos[first + 2]);
+            if at.is_multiple_of(2) {
+                _mm512_unpacklo_epi64(a, b)
+            } else {
+                _mm512_unpackhi_epi64(a, b)
+            }
+        });
+        // Quarters of eight rows, then of all: the even ones of two vectors, or the odd ones.
+        let eights = each!(16, |at| {
+            let first = at / 8 * 8 + at % 4;
+            let (a, b) = (fours[first], fours[first + 4]);
+            if at % 8 < 4 {
+                _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b)
+            } else {
+                _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b)
+            }
+        });
+        each!(16, |at| {
+            let (a, b) = (eights[at % 8], eights[at % 8 + 8]);
+            if at < 8 {
+                _mm512_shuffle_i32x4::<0b10_00_10_00>(a, b)
+            } else {
+                _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b)
+            }
+        })
     }
 
     /// Two vectors as one.

@@ -125,8 +125,10 @@ fn paths_round_alike() {
             let int8 = kernels_on(dtype, isa)?.int8?;
             Some(multiply(int8, rows, &x, cols))
         };
-        if let (Some(expected), Some(found)) = (products(Isa::Avx2), products(Isa::Vnni)) {
-            assert_eq!(found, expected, "{dtype}");
+        for isa in [Isa::Vnni, Isa::Amx] {
+            if let (Some(expected), Some(found)) = (products(Isa::Avx2), products(isa)) {
+                assert_eq!(found, expected, "{dtype} {isa:?}");
+            }
         }
     }
 }

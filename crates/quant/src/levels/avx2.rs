@@ -45,12 +45,12 @@ fn dot_avx2<B: Levels<N>, const N: usize>(row: &[u8], x: &[f32]) -> f32 {
 }
 
 products!(
-    superblocks<B: Levels<N>, N>, superblocks_vnni, int8,
+    superblocks<B: Levels<N>, N>, int8,
     |rows, x, out| int8::superblocks::<B, Signs<B, N>>(rows, x, out, split::<B, N>, |block, row| open(block, row))
 );
 
 products!(
-    smallblocks<B: Levels<N>, N>, smallblocks_vnni, int8,
+    smallblocks<B: Levels<N>, N>, int8,
     |rows, x, out| int8::smallblocks::<B, Signs<B, N>>(rows, x, out, |block| open_small(block))
 );
 
@@ -85,6 +85,7 @@ impl<B: Levels<N>, const N: usize> Form for Signs<B, N> {
     const ALIKE: usize = B::ALIKE;
     const STEPS: usize = int8::steps(B::LARGEST, B::ALIKE);
     const SIGNED: bool = true;
+    const PARTS: usize = int8::parts(B::LARGEST, int8::SCALE);
 }
 
 /// Which of the cases it is, the compiler knows for each type.

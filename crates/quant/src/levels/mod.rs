@@ -238,12 +238,8 @@ pub(crate) const fn ladder<B: Levels<N>, const N: usize>() -> Ladder {
     {
         let dot = scalar.with(Isa::Avx2, avx2::dot::<B, N>);
         match N {
-            256 => dot
-                .int8(Isa::Avx2, avx2::superblocks::<B, N>)
-                .int8(Isa::Vnni, avx2::superblocks_vnni::<B, N>),
-            32 => dot
-                .int8(Isa::Avx2, avx2::smallblocks::<B, N>)
-                .int8(Isa::Vnni, avx2::smallblocks_vnni::<B, N>),
+            256 => dot.products(avx2::superblocks::<B, N>()),
+            32 => dot.products(avx2::smallblocks::<B, N>()),
             _ => dot,
         }
     }

@@ -36,12 +36,12 @@ fn dot_avx2(row: &[u8], x: &[f32]) -> f32 {
     x86::sum4(sums)
 }
 
-products!(
-    int8,
-    |rows, x, out| int8::superblocks::<Block, Affine<3, 16>>(rows, x, out, plain, |block, _| open(
-        block
-    ))
-);
+products!(int8, |rows, x, out| int8::superblocks::<
+    Block,
+    Affine<3, 16, 15>,
+>(rows, x, out, plain, |block, _| open(
+    block
+)));
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -14,10 +14,7 @@ use crate::nibbles;
 const SCALAR: Ladder = block::scalar::<Block, 32>().encoded_by(quantize);
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) static LADDER: Ladder = SCALAR
-    .with(Isa::Avx2, avx2::dot)
-    .int8(Isa::Avx2, avx2::multiply)
-    .int8(Isa::Vnni, avx2::multiply_vnni);
+pub(crate) static LADDER: Ladder = SCALAR.with(Isa::Avx2, avx2::dot).products(avx2::PRODUCTS);
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) static LADDER: Ladder = SCALAR;
 

@@ -18,8 +18,7 @@ const SCALAR: Ladder = block::scalar::<Block, 32>().encoded_by(quantize);
 pub(crate) static LADDER: Ladder = SCALAR
     .with(Isa::Avx2, avx2::dot)
     .with(Isa::Avx512, avx512::dot)
-    .int8(Isa::Avx2, avx2::multiply)
-    .int8(Isa::Vnni, avx2::multiply_vnni);
+    .products(avx2::PRODUCTS);
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) static LADDER: Ladder = SCALAR;
 

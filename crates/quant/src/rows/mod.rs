@@ -42,7 +42,7 @@ pub fn row_kernels_on(isa: Isa) -> Option<&'static RowKernels> {
         // This check makes the kernels sound: they are handed out only where their instructions exist.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 if isa.available() => Some(&avx2::KERNELS),
-        Isa::Avx2 | Isa::Avx512 | Isa::Vnni => None,
+        Isa::Avx2 | Isa::Avx512 | Isa::Vnni | Isa::Amx => None,
     }
 }
 

@@ -25,6 +25,9 @@ const LANES: usize = 8;
 /// Tokens from which interleaving pays: it costs as much as four tokens save.
 pub(super) const FEW: usize = 4;
 
+/// The largest scale of a sub-block, in magnitude.
+pub(crate) const SCALE: u8 = 128;
+
 /// How the levels of a type are to be read.
 pub(crate) trait Form {
     /// Levels in a row that have one scale: 16, or 32 where both halves of every group have the same.
@@ -36,6 +39,8 @@ pub(crate) trait Form {
     const SIGNED: bool = false;
     /// Offsets have a factor of their own; else they are counted in the factor of the scales.
     const OWN_OFFSETS: bool = false;
+    /// Bytes that a level takes once it is multiplied with its scale: 1 or 2.
+    const PARTS: usize;
 }
 
 /// The [`Form::STEPS`] of levels up to this one in magnitude, of which `alike` in a row have one scale: a step adds at
@@ -50,6 +55,16 @@ pub(crate) const fn steps(largest: u8, alike: usize) -> usize {
     if fit < alike / 4 { fit } else { alike / 4 }
 }
 
+/// The [`Form::PARTS`] of levels and scales up to these in magnitude. The first part has a sign and seven bits, the second
+/// seven bits; a scale is at most 128.
+pub(crate) const fn parts(largest: u8, scale: u8) -> usize {
+    if largest as u32 * scale as u32 <= 127 {
+        1
+    } else {
+        2
+    }
+}
+
 /// Signed levels without offsets.
 pub(crate) struct Signed<const LARGEST: u8, const ALIKE: usize>;
 
@@ -57,6 +72,7 @@ impl<const LARGEST: u8, const ALIKE: usize> Form for Signed<LARGEST, ALIKE> {
     const ALIKE: usize = ALIKE;
     const STEPS: usize = steps(LARGEST, ALIKE);
     const SIGNED: bool = true;
+    const PARTS: usize = parts(LARGEST, SCALE);
 }
 
 /// Unsigned levels; offsets are whole numbers of what the scales are in.
@@ -65,22 +81,26 @@ pub(crate) struct Shifted<const LARGEST: u8, const ALIKE: usize>;
 impl<const LARGEST: u8, const ALIKE: usize> Form for Shifted<LARGEST, ALIKE> {
     const ALIKE: usize = ALIKE;
     const STEPS: usize = steps(LARGEST, ALIKE);
+    const PARTS: usize = parts(LARGEST, SCALE);
 }
 
-/// Unsigned levels; offsets have a factor of their own.
-pub(crate) struct Affine<const LARGEST: u8, const ALIKE: usize>;
+/// Unsigned levels, and scales up to that one; offsets have a factor of their own.
+pub(crate) struct Affine<const LARGEST: u8, const ALIKE: usize, const LARGEST_SCALE: u8 = SCALE>;
 
-impl<const LARGEST: u8, const ALIKE: usize> Form for Affine<LARGEST, ALIKE> {
+impl<const LARGEST: u8, const ALIKE: usize, const LARGEST_SCALE: u8> Form
+    for Affine<LARGEST, ALIKE, LARGEST_SCALE>
+{
     const ALIKE: usize = ALIKE;
     const STEPS: usize = steps(LARGEST, ALIKE);
     const OWN_OFFSETS: bool = true;
+    const PARTS: usize = parts(LARGEST, LARGEST_SCALE);
 }
 
 /// A block of 256 weights, opened: level q of the sub-block s of 16 means `d·scales[s]·q + offset·offsets[s]`, where
 /// `offset` counts only with [`Form::OWN_OFFSETS`] and is `d` otherwise.
 ///
 /// No integer overflows: eight groups of two pairs, each below 2¹⁵, times a scale stay below 2³¹ for every scale of
-/// at most 4,096 in magnitude, and two sums of 16 activations times any 16-bit offset stay below 2²⁸.
+/// at most [`SCALE`] in magnitude, and two sums of 16 activations times any 16-bit offset stay below 2²⁸.
 ///
 /// The vectors of sub-blocks hold 16-bit numbers in the order of [`Block256::sums`]: the first halves of the eight
 /// groups of 32, then the second halves.
