@@ -14,7 +14,7 @@ const TASK: usize = 1 << 17;
 const STRIP: usize = 8;
 
 /// Fewest rows of a task with many tokens.
-const TASK_ROWS: usize = 16;
+const TASK_ROWS: usize = 64;
 
 /// Tokens that one thread rounds or puts together at a time.
 pub(crate) const TOKENS: usize = 32;

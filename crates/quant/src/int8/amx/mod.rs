@@ -14,7 +14,7 @@ use super::strip::{Behind, Place, See, Strip};
 use super::{Activations, Rows};
 use crate::block;
 use crate::each::each;
-use crate::x86::{avx2 as narrow, avx512 as x86};
+use crate::x86::avx512 as x86;
 use tiles::{LANES, SIDES, Sums};
 pub(crate) use tokens::Tokens;
 
@@ -49,12 +49,11 @@ pub(crate) fn superblocks<B: Pod, F: Form>(
         let strips = each!(4, |strip| Strip::new(rows, first + strip * LANES, see));
         let live = (rows.count() - first).div_ceil(LANES).min(together);
         let blocks = strips[0].blocks;
-        let mut behind = Behind::new(rows, first, live * LANES, blocks * tokens.count);
+        let mut behind = Behind::new(rows, first, live * LANES, blocks * live * LANES);
         totals.fill(Totals::ZERO);
         for at in 0..blocks {
-            panel.fill::<B, F>(&strips[..live], at, &open);
+            panel.fill::<B, F>(&strips[..live], at, &open, &mut behind);
             for (x, totals) in tokens.wide(at).iter().zip(totals.chunks_mut(together)) {
-                narrow::prefetch_step(&mut behind);
                 panel.add::<F>(&tiles, x, &mut sums, &mut totals[..live]);
             }
         }
@@ -91,12 +90,11 @@ pub(crate) fn smallblocks<B: Pod, F: Form>(
         });
         let live = (rows.count() - first).div_ceil(LANES).min(SIDES);
         let blocks = strips[0].blocks;
-        let mut behind = Behind::new(rows, first, live * LANES, blocks * tokens.count);
+        let mut behind = Behind::new(rows, first, live * LANES, blocks * live * LANES);
         totals.fill(Totals::ZERO);
         for at in 0..blocks {
-            panel.fill(&strips[..live], at, &open);
+            panel.fill(&strips[..live], at, &open, &mut behind);
             for (x, totals) in tokens.narrow(at).iter().zip(totals.chunks_mut(SIDES)) {
-                narrow::prefetch_step(&mut behind);
                 panel.add::<F>(&tiles, x, &mut sums, &mut totals[..live]);
             }
         }

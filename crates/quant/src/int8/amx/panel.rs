@@ -5,11 +5,11 @@
 use std::arch::x86_64::*;
 
 use super::super::avx2::{Form, Smallblock, Superblock};
-use super::super::strip::Strip;
+use super::super::strip::{Behind, Strip};
 use super::tiles::{self, LANES, Left, SIDES, Sums, Tile};
 use super::{Totals, tokens};
 use crate::each::each;
-use crate::x86::avx512 as x86;
+use crate::x86::{avx2 as narrow, avx512 as x86};
 
 /// Bits of the lower part of a weight.
 const LOW: u32 = 7;
@@ -52,16 +52,17 @@ impl Wide {
         strips: &[Strip<'_, B, LANES>],
         at: usize,
         open: &impl Fn(&B, f32) -> Superblock,
+        behind: &mut Behind,
     ) {
         for (index, strip) in strips.iter().enumerate() {
             for (lane, (row, scale)) in strip.rows.iter().zip(strip.scales).enumerate() {
                 let Some(block) = row.get(at) else { continue };
+                narrow::prefetch_step(behind);
                 let w = open(block, scale);
                 self.d[index][lane] = w.d;
                 if F::OWN_OFFSETS {
                     self.offset[index][lane] = w.offset;
-                    self.offsets[index][lane] =
-                        bytemuck::cast(crate::x86::avx2::to_bytes(w.offsets));
+                    self.offsets[index][lane] = bytemuck::cast(narrow::to_bytes(w.offsets));
                 }
                 for (of_64, tiles) in self.levels.iter_mut().enumerate() {
                     let words = each!(2, |half| weights::<F>(&w, 2 * of_64 + half));
@@ -165,14 +166,16 @@ impl Narrow {
         strips: &[Strip<'_, B, LANES>],
         at: usize,
         open: &impl Fn(&B) -> Smallblock,
+        behind: &mut Behind,
     ) {
         for (index, strip) in strips.iter().enumerate() {
             for (lane, row) in strip.rows.iter().enumerate() {
                 let Some(block) = row.get(at) else { continue };
+                narrow::prefetch_step(behind);
                 let w = open(block);
                 self.d[index][lane] = w.d;
                 self.offset[index][lane] = w.offset;
-                self.levels[index].0[lane] = crate::x86::avx2::to_bytes(w.levels);
+                self.levels[index].0[lane] = narrow::to_bytes(w.levels);
             }
         }
     }
