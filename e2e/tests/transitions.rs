@@ -12,6 +12,7 @@ use e2e::damage::{self, Damage};
 use e2e::gpu::Gpu;
 use e2e::scene::{PATIENCE, QUESTION, Scene};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 const NAME: &str = "kimi-tiny";
@@ -218,10 +219,15 @@ impl Point {
                 component(object, "inspect") && object["status"]["completionTime"].is_null()
             }),
             Self::Fetching => {
-                let model = scene.cluster.get(&scene.namespace, NAME).await?;
-                let artifact = &model["status"]["artifact"];
-                let done = artifact["downloadedBytes"].as_u64();
-                artifact["quant"] == quant && done > Some(0) && done < artifact["bytes"].as_u64()
+                // A second after its start it has the headers and takes weights, of which there are seconds.
+                let pods = scene.cluster.pods(&scene.namespace, "fetch").await?;
+                let statuses = pods
+                    .into_iter()
+                    .filter_map(|pod| pod.status?.container_statuses);
+                let mut started = statuses
+                    .flatten()
+                    .filter_map(|container| container.state?.running?.started_at);
+                started.any(|at| Timestamp::now().duration_since(at.0).as_secs() >= 1)
             }
             Self::Loading => objects.any(|object| {
                 object["metadata"]["annotations"]["kimioperator.dev/quant"] == quant
