@@ -298,6 +298,13 @@ pub(crate) mod avx512 {
         })
     }
 
+    /// The sum of all lanes.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    pub(crate) fn sum(v: __m512) -> f32 {
+        _mm512_reduce_add_ps(v)
+    }
+
     /// Two vectors as one.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
@@ -334,6 +341,6 @@ pub(crate) mod avx512 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
     pub(crate) fn sum2(v: [__m512; 2]) -> f32 {
-        _mm512_reduce_add_ps(_mm512_add_ps(v[0], v[1]))
+        sum(_mm512_add_ps(v[0], v[1]))
     }
 }

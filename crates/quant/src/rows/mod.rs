@@ -3,7 +3,11 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod exp;
+#[cfg(target_arch = "x86_64")]
+mod vectors;
 
 use crate::cpu::Isa;
 
@@ -32,7 +36,8 @@ const SCALAR: RowKernels = RowKernels {
 
 /// The fastest that this CPU can run.
 pub fn row_kernels() -> &'static RowKernels {
-    row_kernels_on(Isa::Avx2).unwrap_or(&SCALAR)
+    let mut fastest_first = Isa::ALL.into_iter().rev();
+    fastest_first.find_map(row_kernels_on).unwrap_or(&SCALAR)
 }
 
 /// Those of one instruction set; `None` where there are none or the CPU cannot run them.
@@ -42,6 +47,8 @@ pub fn row_kernels_on(isa: Isa) -> Option<&'static RowKernels> {
         // This check makes the kernels sound: they are handed out only where their instructions exist.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 if isa.available() => Some(&avx2::KERNELS),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 if isa.available() => Some(&avx512::KERNELS),
         Isa::Avx2 | Isa::Avx512 | Isa::Vnni | Isa::Amx => None,
     }
 }

@@ -9,14 +9,17 @@ mod tokens;
 
 use bytemuck::Pod;
 
-use super::avx2::{self, FEW, Form, Smallblock, Superblock};
+use super::avx2::{Form, Smallblock, Superblock};
 use super::strip::{Behind, Place, See, Strip};
-use super::{Activations, Rows};
+use super::{Activations, Rows, vnni};
 use crate::block;
 use crate::each::each;
 use crate::x86::avx512 as x86;
 use tiles::{LANES, SIDES, Sums};
 pub(crate) use tokens::Tokens;
+
+/// Tokens from which tiles pay, for each part of a weight: a tile takes as long for one as for sixteen.
+const FEW: usize = 8;
 
 /// By row of a strip, what its products with sixteen tokens have come to.
 #[derive(Clone, Copy)]
@@ -37,8 +40,8 @@ pub(crate) fn superblocks<B: Pod, F: Form>(
     see: See<B>,
     open: impl Fn(&B, f32) -> Superblock,
 ) {
-    if x.tokens() < FEW {
-        return avx2::superblocks::<B, F>(rows, x, out, see, open);
+    if x.tokens() < FEW * F::PARTS {
+        return vnni::superblocks::<B, F>(rows, x, out, see, open);
     }
     let tokens = x.turned.get_or_init(|| Tokens::new(x));
     let tiles = tiles::Wide::new();
@@ -78,7 +81,7 @@ pub(crate) fn smallblocks<B: Pod, F: Form>(
     open: impl Fn(&B) -> Smallblock,
 ) {
     if x.tokens() < FEW {
-        return avx2::smallblocks::<B, F>(rows, x, out, open);
+        return vnni::smallblocks::<B, F>(rows, x, out, open);
     }
     let tokens = x.turned.get_or_init(|| Tokens::new(x));
     let tiles = tiles::Narrow::new();
